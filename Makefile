@@ -1,0 +1,51 @@
+# Two commands on a fresh machine (python3.11 or newer, pip, make): `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+RUNS := demo/runs
+
+.PHONY: demo test lint format clean
+
+## demo: train a small model of coloured shapes on the CPU (a few minutes), then make pictures with it
+demo: $(VENV)/core
+	$(BIN)/ddm doctor --quiet
+	$(BIN)/ddm train shapes --runs $(RUNS)
+	$(BIN)/ddm sample $(RUNS)/shapes --count 64 --out demo/shapes.png
+	$(BIN)/ddm sample $(RUNS)/shapes --count 16 --out demo/denoising.webp --quiet
+	@echo
+	@echo "pictures    $(CURDIR)/demo/shapes.png"
+	@echo "denoising   $(CURDIR)/demo/denoising.webp"
+	@echo "the run     $(CURDIR)/$(RUNS)/shapes  (loss.png, samples/, checkpoints/, metrics.jsonl)"
+
+## test: everything the suite can check on this machine
+test: $(VENV)/dev
+	$(BIN)/python -m pytest --numprocesses 2
+
+## lint: style and types
+lint: $(VENV)/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed; make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core: $(VENV)/bin/pip pyproject.toml constraints.txt
+	$(PIP) --editable .
+	@touch $@
+
+# The paper's own package is an oracle of the tests. It asks for torchvision, which must not be here: no dependencies.
+$(VENV)/dev: $(VENV)/core
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps denoising-diffusion-pytorch
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo

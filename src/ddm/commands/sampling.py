@@ -1,0 +1,97 @@
+"""What ``ddm sample`` does once the request is in order."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddm.commands.console import Bar, Console
+from ddm.errors import RequestError
+from ddm.images import grid, save_png, to_pil, to_uint8
+from ddm.runs.sources import Model, load
+from ddm.seeding import PictureNoise
+
+FILMS = (".gif", ".webp")
+SAMPLING = ("sampler", "steps", "grid", "guidance", "clip")
+
+
+def check_out(text: str) -> Path:
+    """Where the pictures go, told by the ending: .png, .npz, .gif, .webp, or a folder."""
+    path = Path(text).expanduser()
+    if text.endswith(("/", "\\")) or path.is_dir():
+        return path
+    if path.suffix.lower() in (".png", ".npz", *FILMS):
+        return path
+    raise RequestError(f"out: {text!r} is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/")
+
+
+def sample(arguments: argparse.Namespace, out: Path, console: Console) -> int:
+    """Make the pictures of the request and write them to ``out``."""
+    options = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
+    model = load(arguments.source, weights=arguments.weights, device=arguments.device, say=console.say, **options)
+    model.labels(arguments.label, 1)
+    console.say(f"model   {model.path}, {model.weights} weights")
+    seeds = range(arguments.seed, arguments.seed + arguments.count)
+    started = time.monotonic()
+    with console.bar(len(seeds) * (len(model.generator.grid) - 1)) as bar:
+        if out.suffix.lower() in FILMS:
+            write_film(out, list(frames(model, seeds, arguments.label, bar)))
+        else:
+            write(out, model, seeds, batches(model, seeds, arguments, bar))
+    seconds = time.monotonic() - started
+    console.say(f"{len(seeds)} pictures in {seconds:.1f} s ({len(seeds) / seconds:.1f} a second)")
+    console.result(str(out), out=out, count=len(seeds), seed=arguments.seed, seconds=seconds, checkpoint=model.path)
+    return 0
+
+
+def batches(model: Model, seeds: range, arguments: argparse.Namespace, bar: Bar) -> Iterator[Tensor]:
+    """The pictures, uint8 ``[n, c, h, w]``, batch by batch."""
+    steps = len(model.generator.grid) - 1
+    for start in range(0, len(seeds), arguments.batch_size):
+        part = seeds[start : start + arguments.batch_size]
+        last = None
+        for number, last in enumerate(model.generator.stream(part, model.labels(arguments.label, len(part))), 1):
+            bar.update(start * steps + number * len(part))
+        assert last is not None
+        yield to_uint8(last.x).cpu()
+
+
+def frames(model: Model, seeds: range, label: str | None, bar: Bar) -> Iterator[Tensor]:
+    """The denoising of all pictures at once as sheets, uint8 ``[c, H, W]``: noise, then every step's best guess."""
+    yield sheet(to_uint8(PictureNoise(seeds, model.generator.shape)() / 2))  # half: a pixel of noise fits into the range
+    for number, step in enumerate(model.generator.stream(seeds, model.labels(label, len(seeds))), 1):
+        bar.update(number * len(seeds))
+        yield sheet(to_uint8(step.x0).cpu())
+
+
+def sheet(pictures: Tensor) -> Tensor:
+    """A grid, small pictures enlarged so that one can see them."""
+    return grid(pictures, scale=max(1, 96 // pictures.shape[-1]))
+
+
+def write(out: Path, model: Model, seeds: range, made: Iterator[Tensor]) -> None:
+    """Write pictures as the ending of ``out`` says; a folder gets each batch as soon as it is there."""
+    text = {"ddm": f"{model.config.network} step {model.step} {model.weights}"}
+    if out.suffix.lower() == ".npz":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(out, images=torch.cat(list(made)).permute(0, 2, 3, 1).numpy(), seeds=np.array(seeds))
+    elif out.suffix.lower() == ".png":
+        save_png(out, sheet(torch.cat(list(made))), text=text)
+    else:
+        remaining = iter(seeds)
+        for pictures in made:
+            for picture, seed in zip(pictures, remaining):
+                save_png(out / f"{seed:06d}.png", picture, text=text)
+
+
+def write_film(out: Path, pictures: list[Tensor]) -> None:
+    """An animation of the sheets, the last one held for two seconds."""
+    first, *others = [to_pil(each) for each in pictures]
+    durations = [max(40, 2000 // len(pictures))] * len(others) + [2000]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lossless = {"lossless": True} if out.suffix.lower() == ".webp" else {}
+    first.save(out, save_all=True, append_images=others, duration=durations, loop=0, **lossless)

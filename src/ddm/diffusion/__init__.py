@@ -1,0 +1,24 @@
+"""The mathematics: pure torch, no files, no printing, no configuration."""
+
+from ddm.diffusion.gaussian import GaussianDiffusion, wide
+from ddm.diffusion.grids import grids, make_grid
+from ddm.diffusion.guidance import Denoise, clipped, labelled
+from ddm.diffusion.objectives import objectives, weightings
+from ddm.diffusion.samplers import Noise, Step, samplers
+from ddm.diffusion.schedules import schedules
+
+__all__ = [
+    "Denoise",
+    "GaussianDiffusion",
+    "Noise",
+    "Step",
+    "clipped",
+    "grids",
+    "labelled",
+    "make_grid",
+    "objectives",
+    "samplers",
+    "schedules",
+    "weightings",
+    "wide",
+]

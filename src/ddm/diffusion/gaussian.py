@@ -1,0 +1,137 @@
+"""The model: a network, a schedule of noise levels and an objective that gives its output a meaning."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from ddm.diffusion.objectives import objectives, weightings
+from ddm.diffusion.schedules import CONTINUOUS, schedules
+from ddm.errors import RequestError
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The type in which coefficients and the sampler's state are kept: float64, but Apple's GPUs have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def per_picture(values: Tensor, like: Tensor) -> Tensor:
+    """``[b]`` (or a scalar) reshaped to multiply ``[b, c, h, w]``, in the type of ``like``."""
+    return values.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values.to(like.dtype)
+
+
+class GaussianDiffusion(nn.Module):
+    """A diffusion model of pictures, in the coordinates x = x0 + sigma * noise.
+
+    Args:
+        model: the network, called as ``model(x, t, label)`` (see :mod:`ddm.networks`).
+        timesteps: noise levels of the schedule.
+        schedule: how noisy each is, e.g. ``"linear"``, ``"cosine"``, ``"lognormal(mean=-0.8)"``.
+        objective: what the network predicts: ``eps, x0, v, velocity, edm``.
+        weighting: how much each level counts in the loss: ``one, snr, min_snr, edm_lambda``.
+
+    Attributes:
+        sigmas: float64 ``[timesteps]``, ascending, on the CPU.
+
+    Raises:
+        RequestError: an unknown choice or option; fewer than 2 timesteps.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        timesteps: Annotated[int, Ge(2)] = 1000,
+        schedule: str = "linear",
+        objective: str = "eps",
+        weighting: str = "one",
+    ):
+        super().__init__()
+        if timesteps < 2:
+            raise RequestError(f"timesteps: {timesteps} is not allowed; allowed: 2 or more")
+        self.model = model
+        levels = schedules.bind(schedule)
+        self.sigmas: Tensor = levels(timesteps)
+        self.continuous = levels.func in CONTINUOUS
+        self.objective = objectives.bind(objective)
+        self.weighting = weightings.bind(weighting)
+        # A function of the settings, so no part of the state; a copy a device, and never in half precision.
+        self._levels: dict[torch.device, Tensor] = {}
+
+    def _log_levels(self, device: torch.device) -> Tensor:
+        if device not in self._levels:
+            self._levels[device] = self.sigmas.log().to(device, wide(device))
+        return self._levels[device]
+
+    def position(self, uniform: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) to positions on the schedule, i.e. timesteps ``[b]``: whole ones where the schedule
+        is discrete, as in Ho et al. 2020."""
+        count = len(self.sigmas)
+        return uniform * (count - 1) if self.continuous else (uniform * count).floor()
+
+    def sigma_at(self, position: Tensor) -> Tensor:
+        """Noise levels at (fractional) positions ``[b]``, interpolated in log sigma; float64."""
+        levels = self._log_levels(position.device)
+        position = position.to(levels.dtype)
+        below = position.long().clamp(0, len(levels) - 2)
+        return torch.lerp(levels[below], levels[below + 1], position - below).exp()
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The inverse of :meth:`sigma_at`: what the network is told for a noise level, clamped to the schedule."""
+        levels = self._log_levels(sigma.device)
+        log_sigma = sigma.to(levels.dtype).log().clamp(levels[0], levels[-1])
+        above = torch.searchsorted(levels, log_sigma.contiguous()).clamp(1, len(levels) - 1)
+        low, high = levels[above - 1], levels[above]
+        return above - 1 + (log_sigma - low) / (high - low)
+
+    def loss(
+        self, x0: Tensor, label: Tensor | None = None, *, position: Tensor | None = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """The weighted squared error of the network's output, one number a picture.
+
+        Args:
+            x0: pictures ``[b, c, h, w]`` in [-1, 1].
+            label: int64 ``[b]`` or None.
+            position: timesteps ``[b]``, fractional where the schedule is continuous; drawn uniformly by default.
+            noise: standard normal, like x0; drawn by default.
+
+        Returns:
+            ``[b]``, the mean over pixels.
+        """
+        if position is None:
+            position = self.position(torch.rand(len(x0), device=x0.device, dtype=wide(x0.device)))
+        if noise is None:
+            noise = torch.randn_like(x0, memory_format=torch.contiguous_format)
+        sigma = self.sigma_at(position)
+        scales = self.objective(sigma)
+        # The target (x0 - skip * x) / out, sorted by x0 and noise: no small difference of large numbers is ever formed.
+        target = per_picture((1 - scales.skip) / scales.out, x0) * x0
+        target = target - per_picture(scales.skip * sigma / scales.out, x0) * noise
+        x = per_picture(scales.in_, x0) * x0 + per_picture(scales.in_ * sigma, x0) * noise
+        output = self.model(x, position.to(x.dtype), label)
+        error = (output.to(target.dtype) - target).square().flatten(1).mean(1)
+        return error * self.weighting(sigma, scales.out).to(error.dtype)
+
+    def forward(self, x0: Tensor, label: Tensor | None = None, *, position: Tensor, noise: Tensor) -> Tensor:
+        """:meth:`loss` under the name that wrappers (several GPUs, mixed precision) call."""
+        return self.loss(x0, label, position=position, noise=noise)
+
+    def denoise(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """The best guess of the clean pictures.
+
+        Args:
+            x: noisy pictures ``[b, c, h, w]``, of any float type; the network runs in its own.
+            sigma: a scalar (may stay on the CPU: nothing then waits for the device) or ``[b]``.
+            label: int64 ``[b]`` or None.
+
+        Returns:
+            x0 like ``x``, not clipped.
+        """
+        scales = self.objective(sigma.to(wide(sigma.device)))
+        parameter = next(self.model.parameters(), x)
+        t = self.timestep(sigma).to(parameter.dtype)
+        # Filling from a CPU scalar queues a kernel; copying the scalar over would be a transfer in every step.
+        t = t.to(x.device) if t.ndim else torch.full((len(x),), t.item(), dtype=t.dtype, device=x.device)
+        output = self.model((per_picture(scales.in_, x) * x).to(parameter.dtype), t, label)
+        return per_picture(scales.skip, x) * x + per_picture(scales.out, x) * output.to(x.dtype)

@@ -1,0 +1,63 @@
+"""A grid: the descending noise levels at which a sampler works, ending in an exact 0."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from ddm.errors import RequestError
+from ddm.registry import Registry
+
+grids = Registry("grid", given=("sigmas", "steps"))
+
+
+def make_grid(choice: str, sigmas: Tensor, steps: int) -> Tensor:
+    """The grid of a choice such as ``"karras(rho=7)"``.
+
+    Args:
+        choice: name and options.
+        sigmas: the model's levels, ascending ``[timesteps]``.
+        steps: sampler steps, at least 1.
+
+    Returns:
+        float64 ``[steps + 1]`` on the CPU, strictly descending, the last exactly 0.
+
+    Raises:
+        RequestError: unknown choice, or a number of steps it cannot make.
+    """
+    if steps < 1:
+        raise RequestError(f"sample.steps: {steps} is not allowed; allowed: 1 or more")
+    levels = grids.bind(choice, field="sample.grid")(sigmas.double().cpu(), steps)
+    return torch.cat((levels, levels.new_zeros(1)))
+
+
+@grids.register
+def trailing(sigmas: Tensor, steps: int) -> Tensor:
+    """Every (timesteps / steps)-th level counted from the last; Lin et al. 2023 (arXiv 2305.08891, table 2).
+
+    Raises:
+        RequestError: more steps than the schedule has levels.
+    """
+    if steps > len(sigmas):
+        raise RequestError(f"sample.steps: {steps} is not allowed with the trailing grid; allowed: 1 to {len(sigmas)}")
+    positions = torch.arange(steps, dtype=torch.float64) * (-len(sigmas) / steps) + len(sigmas)
+    return sigmas[positions.round().long() - 1]
+
+
+@grids.register
+def karras(
+    sigmas: Tensor,
+    steps: int,
+    *,
+    rho: Annotated[float, Gt(0)] = 7.0,
+    low: Annotated[float, Gt(0)] = 0.002,
+    high: Annotated[float, Gt(0)] = 80.0,
+) -> Tensor:
+    """Even in sigma^(1/rho) from ``high`` to ``low``; Karras et al. 2022 (arXiv 2206.00364, equation 5).
+
+    ``low`` and ``high`` are kept within the levels the network was trained on.
+    """
+    top, bottom = min(high, float(sigmas[-1])), max(low, float(sigmas[0]))
+    ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+    return (top ** (1 / rho) + ramp * (bottom ** (1 / rho) - top ** (1 / rho))) ** rho

@@ -1,0 +1,90 @@
+"""A trained diffusion model as a generator of pictures: one seed, one picture."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ddm.diffusion import GaussianDiffusion, Step, clipped, labelled, make_grid, samplers, wide
+from ddm.errors import RequestError
+from ddm.images import to_uint8
+from ddm.seeding import PictureNoise
+
+
+class DiffusionGenerator:
+    """Makes pictures with a :class:`GaussianDiffusion`.
+
+    Args:
+        diffusion: the model, on its device.
+        shape: of a picture: ``(channels, height, width)``.
+        sampler: a choice such as ``"heun(churn=40)"``.
+        steps: of the sampler.
+        grid: where on the noise levels they lie.
+        guidance: classifier-free guidance; 1 is none.
+        clip: keep every guess of the clean picture within [-1, 1].
+
+    Raises:
+        RequestError: an unknown choice, a number of steps the grid cannot make, guidance without labels, or a size
+            that the network cannot take.
+    """
+
+    def __init__(
+        self,
+        diffusion: GaussianDiffusion,
+        *,
+        shape: tuple[int, int, int],
+        sampler: str = "heun",
+        steps: int = 18,
+        grid: str = "karras",
+        guidance: float = 1.0,
+        clip: bool = False,
+    ):
+        self.diffusion, self.shape, self.guidance, self.clip = diffusion, shape, guidance, clip
+        self.sampler = samplers.bind(sampler, field="sample.sampler")
+        self.grid = make_grid(grid, diffusion.sigmas, steps)
+        self.classes = int(getattr(diffusion.model, "classes", 0))
+        if guidance != 1 and not self.classes:
+            raise RequestError(f"sample.guidance: {guidance} is not allowed for a model without labels; allowed: 1")
+        check_size: Callable[[int, int], None] | None = getattr(diffusion.model, "check_size", None)
+        if check_size:
+            check_size(*shape[1:])
+
+    def stream(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Iterator[Step]:
+        """The sampler at work, one :class:`Step` after another; stop iterating to stop the work.
+
+        Args:
+            seeds: one a picture.
+            labels: one class a picture; by default seed modulo classes for a labelled model, so that grids show all.
+        """
+        device = next(self.diffusion.parameters()).device
+        noise = PictureNoise(seeds, self.shape, device=device, dtype=wide(device))
+        label = None
+        if self.classes:
+            label = torch.tensor([seed % self.classes for seed in seeds] if labels is None else labels, device=device)
+        denoise = labelled(self.diffusion.denoise, label, null=self.classes, scale=self.guidance)
+        start = noise() * self.grid[0]
+        steps = self.sampler(clipped(denoise) if self.clip else denoise, start, self.grid, noise)
+        return self._without_training(steps)
+
+    def _without_training(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Advance ``steps`` with dropout and gradients off, and restore the network's mode between them."""
+        network = self.diffusion.model
+        while True:
+            training = network.training
+            network.eval()
+            try:
+                with torch.inference_mode():
+                    step = next(steps, None)
+            finally:
+                network.train(training)
+            if step is None:
+                return
+            yield step
+
+    def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Tensor:
+        """Finished pictures, uint8 ``[len(seeds), c, h, w]`` on the CPU."""
+        last = None
+        for last in self.stream(seeds, labels):
+            pass
+        assert last is not None
+        return to_uint8(last.x).cpu()

@@ -1,0 +1,274 @@
+"""The training loop: a generator that yields after every optimiser step and leaves the rest to its caller."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ddm.data import ImageSet
+from ddm.diffusion import GaussianDiffusion, wide
+from ddm.errors import DdmError, RequestError
+from ddm.seeding import derive, generator
+from ddm.training.ema import Ema
+from ddm.training.processes import Precision, available_precision, make_accelerator, pick_device
+
+PATIENCE = 20
+"""So many steps in a row that are not finite end the training."""
+
+
+class Diverged(DdmError):
+    """Too many steps in a row had a loss or gradient that is not finite; none of them was applied."""
+
+
+@dataclass(frozen=True)
+class TrainStep:
+    """One optimiser step. The tensors are scalars still on the device: reading them waits for it.
+
+    ``number`` counts from 1, ``images`` is how many pictures were seen so far, ``loss`` the mean over the step's
+    pictures, ``gradient_norm`` that before clipping, ``lr`` the learning rate used.
+    """
+
+    number: int
+    images: int
+    loss: Tensor
+    gradient_norm: Tensor
+    lr: float
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Averages over the steps since they were last taken; skipped steps are counted, not averaged."""
+
+    loss: float
+    gradient_norm: float
+    skipped: int
+
+
+class Trainer:
+    """Trains a :class:`GaussianDiffusion` on an :class:`ImageSet`; the defaults are the paper's.
+
+    Everything random is a function of (seed, step, place in the batch), so neither stopping and resuming nor the number
+    of processes changes which pictures, timesteps and noise a step sees.
+
+    Args:
+        diffusion: the model; moved to the device and trained in place.
+        data: pictures and, for a labelled network, labels.
+        steps: optimiser steps of the whole training.
+        batch: pictures a micro-batch over all processes; the data's ``batch_size`` by default.
+        accumulate: micro-batches a step.
+        lr: peak learning rate of Adam.
+        betas: Adam's decays.
+        warmup: steps over which the learning rate rises from 0.
+        decay: last share of the training over which it falls to 0.
+        ema: decay of the average of the weights, or rules such as ``("power(width=0.05)", "constant(decay=0.9999)")``.
+        clip: largest gradient norm; 0 for no limit.
+        precision: of the network's arithmetic. Weights, noise and optimiser are float32. fp16 needs a GPU: elsewhere
+            the attribute ``precision`` says what is used instead.
+        compile: compile the network.
+        flip: mirror pictures at random.
+        label_drop: share of labels hidden from a labelled network.
+        seed: of everything but the initial weights, which are made before.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Raises:
+        RequestError: a batch that the processes cannot share, missing labels, an unknown average, no such device.
+    """
+
+    def __init__(
+        self,
+        diffusion: GaussianDiffusion,
+        data: ImageSet,
+        *,
+        steps: int = 20_000,
+        batch: int | None = None,
+        accumulate: int = 2,
+        lr: float = 8e-5,
+        betas: tuple[float, float] = (0.9, 0.99),
+        warmup: int = 0,
+        decay: float = 0.0,
+        ema: float | Sequence[str] = 0.995,
+        clip: float = 1.0,
+        precision: Precision = "fp16",
+        compile: bool = False,
+        flip: bool = False,
+        label_drop: float = 0.1,
+        seed: int = 0,
+        device: str = "auto",
+    ):
+        self.device = pick_device(device)
+        self.precision = available_precision(precision, self.device)
+        self.accelerator = make_accelerator(self.precision, self.device)
+        self.device = self.accelerator.device
+        self.total, self.batch, self.accumulate = steps, batch or data.batch_size, accumulate
+        self.lr, self.warmup, self.decay, self.clip = lr, warmup, decay, clip
+        self.flip, self.label_drop, self.seed = flip, label_drop, seed
+        self.part = self._part(self.accelerator.process_index, self.accelerator.num_processes)
+
+        self.diffusion = diffusion.to(self.device)
+        self.network = diffusion.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.classes = int(getattr(self.network, "classes", 0))
+        if self.classes and data.labels is None:
+            raise RequestError("conditional: True is not allowed for data without labels; allowed: False")
+        self.data = data.to(self.device)
+        self.ema = Ema(self.network, (f"constant(decay={ema})",) if isinstance(ema, float) else ema)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, betas=betas, fused=True)
+        if compile:
+            self.network.compile()  # in place: names of weights stay what they are
+        self._wrapped, self._stepper = self.accelerator.prepare(diffusion, self.optimizer)
+        self.step = 0
+        zero = torch.zeros((), device=self.device)
+        self._sums = {name: zero.clone() for name in ("loss", "gradient_norm", "count", "skipped", "in_a_row")}
+
+    def _part(self, rank: int, processes: int) -> slice:
+        if self.batch % processes:
+            raise RequestError(f"train.batch: {self.batch} is not allowed with {processes} processes; allowed: multiples")
+        share = self.batch // processes
+        return slice(rank * share, (rank + 1) * share)
+
+    # --- the loop
+
+    def train(self, steps: int | None = None) -> None:
+        """Train until step ``steps`` (the trainer's own number by default), for people in a notebook."""
+        self.total = steps or self.total
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Iterator[TrainStep]:
+        """Train, yielding after every optimiser step until the last.
+
+        Raises:
+            Diverged: :data:`PATIENCE` steps in a row were not finite.
+        """
+        self._wrapped.train()
+        while self.step < self.total:
+            yield self._advance()
+            if self.step % PATIENCE == 0 and float(self._sums["in_a_row"]) >= PATIENCE:
+                raise Diverged(
+                    f"the last {int(self._sums['in_a_row'])} steps up to {self.step} had a loss or gradient that is not "
+                    "finite and were not applied; try a lower train.lr, or train.precision bf16 or fp32"
+                )
+
+    def _advance(self) -> TrainStep:
+        number = self.step + 1
+        lr = self.lr_at(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        losses = []
+        for micro in range(self.accumulate):
+            last = micro == self.accumulate - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped):
+                losses.append(self._backward(self.step * self.accumulate + micro))
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
+        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.clip or float("inf"))
+        assert isinstance(loss, Tensor)
+        assert isinstance(norm, Tensor)
+        self._apply(loss, norm, number)
+        self.step = number
+        return TrainStep(number, number * self.batch * self.accumulate, loss, norm, lr)
+
+    def _backward(self, draw: int) -> Tensor:
+        """Loss and gradients of micro-batch ``draw`` (0, 1, ... over the whole training); the loss is detached."""
+        pictures = self.data.batch(draw, self.batch, seed=self.seed, flip=self.flip, part=self.part)
+        random = generator(self.seed, "noise", draw, device=self.device)
+        # The whole batch's noise is drawn on every process, and each takes its part: cheap, and the same for any number.
+        shape = (self.batch, *pictures.x0.shape[1:])
+        noise = torch.randn(shape, generator=random, device=self.device)[self.part]
+        spread = torch.rand(self.batch, generator=random, device=self.device, dtype=wide(self.device))
+        strata = torch.randperm(self.batch, generator=random, device=self.device)
+        position = self.diffusion.position(((strata + spread) / self.batch)[self.part])
+        hidden = torch.rand(self.batch, generator=random, device=self.device)[self.part] < self.label_drop
+        label = pictures.label.masked_fill(hidden, self.classes) if self.classes and pictures.label is not None else None
+        torch.manual_seed(derive(self.seed, "dropout", draw, self.accelerator.process_index))
+        x0 = pictures.x0.to(memory_format=torch.channels_last)
+        loss = self._wrapped(x0, label, position=position, noise=noise).mean()
+        self.accelerator.backward(loss / self.accumulate)
+        return loss.detach()
+
+    def _apply(self, loss: Tensor, norm: Tensor, number: int) -> None:
+        """The optimiser's step, unless loss or gradient is not finite; decided on the device, nothing waits for it."""
+        finite = (loss.isfinite() & norm.isfinite()).float()
+        if self.accelerator.scaler is None:
+            self.optimizer.found_inf = 1 - finite  # pyright: ignore[reportAttributeAccessIssue]  read by fused steps
+        self._stepper.step()
+        self._stepper.zero_grad(set_to_none=True)
+        self.ema.update(number)
+        sums = self._sums
+        sums["loss"] += torch.where(finite > 0, loss, 0)
+        sums["gradient_norm"] += torch.where(finite > 0, norm, 0)
+        sums["count"] += finite
+        sums["skipped"] += 1 - finite
+        sums["in_a_row"].copy_((sums["in_a_row"] + 1) * (1 - finite))
+
+    def lr_at(self, number: int) -> float:
+        """The learning rate of step ``number`` (1, 2, ...): warm-up, constant, linear decay."""
+        rising = min(1.0, number / self.warmup) if self.warmup else 1.0
+        left = (self.total - number + 1) / (self.decay * self.total) if self.decay else 1.0
+        return self.lr * rising * min(1.0, left)
+
+    def take_mean(self) -> Mean:
+        """Averages since the last call (this waits for the device), and start anew; ``skipped`` counts on."""
+        sums = {name: float(value) for name, value in self._sums.items()}
+        for name in ("loss", "gradient_norm", "count"):
+            self._sums[name].zero_()
+        count = sums["count"] or float("nan")
+        return Mean(sums["loss"] / count, sums["gradient_norm"] / count, int(sums["skipped"]))
+
+    # --- saving and loading
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that must be kept, by group: weights, each average (ema, ema-1, ...), state."""
+        state = {f"sums.{name}": value for name, value in self._sums.items()}
+        for name, parameter in self.network.named_parameters():
+            state |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
+        return {group: dict(network.state_dict()) for group, network in self._networks().items()} | {"state": state}
+
+    def counters(self) -> dict[str, Any]:
+        """What must be kept besides the tensors; plain JSON."""
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+        return {"step": self.step, "images": self.step * self.batch * self.accumulate, "scaler": scaler}
+
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], counters: Mapping[str, Any]) -> None:
+        """Continue from what :meth:`tensors` and :meth:`counters` gave.
+
+        Raises:
+            RequestError: they are of another network or another set of averages; nothing is changed then.
+        """
+        networks = self._networks()
+        for group, network in networks.items():
+            check_tensors(network.state_dict(), tensors.get(group, {}), group)
+        for group, network in networks.items():
+            network.load_state_dict(dict(tensors[group]))
+        state = tensors["state"]
+        for name, value in self._sums.items():
+            value.copy_(state[f"sums.{name}"])
+        self.optimizer.state.clear()
+        for name, parameter in self.network.named_parameters():
+            if f"step.{name}" in state:
+                # In the memory layout of the weights: the fused step walks both side by side.
+                moments = {key: torch.empty_like(parameter).copy_(state[f"{key}.{name}"]) for key in _MOMENTS}
+                step = state[f"step.{name}"].to(parameter.device, copy=True)
+                self.optimizer.state[parameter] = {"step": step, **moments}
+        if self.accelerator.scaler and counters.get("scaler"):
+            self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
+        self.step = int(counters["step"])
+
+    def _networks(self) -> dict[str, nn.Module]:
+        averages = {f"ema-{i}" if i else "ema": network for i, network in enumerate(self.ema.networks)}
+        return {"weights": self.network, **averages}
+
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def check_tensors(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], group: str) -> None:
+    """Raise :class:`RequestError` naming the first tensor of ``given`` that a network cannot take."""
+    for name in sorted(wanted.keys() | given.keys()):
+        ours, theirs = wanted.get(name), given.get(name)
+        if ours is None or theirs is None or ours.shape != theirs.shape:
+            shapes = [tuple(each.shape) if each is not None else "nothing" for each in (theirs, ours)]
+            raise RequestError(
+                f"checkpoint: {group} are of another network: {name} is {shapes[0]}, this network has {shapes[1]}"
+            )

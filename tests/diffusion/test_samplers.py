@@ -1,0 +1,214 @@
+import math
+
+import pytest
+import torch
+from oracles import Gaussian, Mixture
+from torch import Tensor
+
+from ddm.diffusion import GaussianDiffusion, clipped, grids, labelled, make_grid, samplers
+from ddm.errors import RequestError
+from ddm.seeding import PictureNoise
+
+SIGMAS = torch.linspace(math.log(0.002), math.log(80), 1000, dtype=torch.float64).exp()
+ORDER = {"ddim": 1, "ddpm": None, "heun": 2, "dpmpp": 2}
+
+
+def run(choice: str, denoise, x: Tensor, grid: Tensor, noise=None) -> Tensor:
+    *_, last = samplers.bind(choice)(denoise, x, grid, noise or (lambda: torch.randn_like(x)))
+    return last.x
+
+
+@pytest.mark.parametrize("oracle", [Gaussian(), Mixture()])
+@pytest.mark.parametrize("name", [name for name in samplers if ORDER.get(name)])
+def test_order_of_convergence_is_the_published_one(name: str, oracle: Gaussian | Mixture):
+    x = torch.randn(200, 1, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10
+
+    def solve(steps: int, choice: str = name) -> Tensor:
+        # Stops at sigma 0.05: the last step, to 0, is of first order in every solver and would hide the others.
+        levels = torch.linspace(10**0.25, 0.05**0.25, steps + 1, dtype=torch.float64) ** 4
+        return run(choice, oracle.denoise, x, levels)
+
+    exact = solve(8192, "heun")
+    if isinstance(oracle, Gaussian):
+        closed = oracle.flow(x, torch.tensor(10.0).double(), torch.tensor(0.05).double())
+        torch.testing.assert_close(exact, closed, rtol=1e-6, atol=1e-6)
+    counts = torch.tensor([64, 128, 256, 512], dtype=torch.float64)
+    errors = torch.tensor([float((solve(int(n)) - exact).abs().mean()) for n in counts], dtype=torch.float64)
+    slope = -torch.linalg.lstsq(torch.stack((counts.log(), torch.ones(4).double()), 1), errors.log()).solution[0]
+    assert float(slope) == pytest.approx(ORDER[name], abs=0.25), errors
+
+
+@pytest.mark.parametrize(
+    "choice", ["ddpm", "ddpm(variance='large')", "ddim(eta=1)", "ddim(eta=0.5)", "heun(churn=40)", *samplers]
+)
+def test_gaussian_data_come_out_with_their_mean_and_spread(choice: str):
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda: torch.randn(20_000, 1, 1, 1, dtype=torch.float64, generator=generator)  # noqa: E731
+    oracle = Gaussian()
+    grid = make_grid("karras", SIGMAS, 200)
+    pictures = run(choice, oracle.denoise, draw() * grid[0], grid, draw)
+    # 20,000 draws: four standard errors of the mean and of the deviation, and the solver's own small bias.
+    assert pictures.mean().item() == pytest.approx(oracle.mean, abs=4 * oracle.std / math.sqrt(20_000))
+    assert pictures.std().item() == pytest.approx(oracle.std, rel=4 / math.sqrt(40_000) + 0.02)
+
+
+@pytest.mark.parametrize("choice", ["ddim(eta=1)", "ddpm(variance='large')", "heun(churn=40)", *samplers])
+def test_no_noise_is_left_at_the_end(choice: str):
+    """With a denoiser that always answers the same picture, that picture is the end."""
+    picture = torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    grid = make_grid("karras", SIGMAS, 7)
+    end = run(choice, lambda x, sigma: picture, torch.randn_like(picture) * 80, grid)
+    torch.testing.assert_close(end, picture, rtol=0, atol=1e-14)
+
+
+class Wavy(torch.nn.Module):
+    """A smooth made-up network: any function will do where two samplers must agree on it."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        return 0.9 * torch.sin(x) + 0.2 * torch.cos(t / 300).reshape(-1, 1, 1, 1) * x.roll(1, -1)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [10, 50, 1000])
+@pytest.mark.parametrize("eta", [0.0, 0.7, 1.0])
+def test_ddim_is_that_of_diffusers(schedule: str, steps: int, eta: float):
+    diffusers = pytest.importorskip("diffusers")
+    diffusion = GaussianDiffusion(Wavy(), schedule=schedule, objective="eps")
+    peer = diffusers.DDIMScheduler(1000, clip_sample=False, timestep_spacing="trailing", set_alpha_to_one=True)
+    ours, theirs = run_both(
+        diffusion, peer, f"ddim(eta={eta})", steps, lambda noise: {"eta": eta, "variance_noise": noise}
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("variance", ["small", "large"])
+@pytest.mark.parametrize("steps", [50, 1000])
+def test_ddpm_is_that_of_diffusers(schedule: str, variance: str, steps: int):
+    diffusers = pytest.importorskip("diffusers")
+    diffusion = GaussianDiffusion(Wavy(), schedule=schedule, objective="eps")
+    peer = diffusers.DDPMScheduler(
+        1000, clip_sample=False, timestep_spacing="trailing", variance_type=f"fixed_{variance}"
+    )
+    generator = torch.Generator().manual_seed(7)
+    ours, theirs = run_both(diffusion, peer, f"ddpm(variance={variance!r})", steps, lambda _: {"generator": generator})
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def run_both(diffusion: GaussianDiffusion, peer, choice: str, steps: int, extra) -> tuple[Tensor, Tensor]:
+    """Final pictures of our sampler and of a diffusers scheduler, from one start and one stream of noise, in float64."""
+    # The peer rounds its levels to float32; with ours it is compared on the same grid.
+    peer.alphas_cumprod = 1 / (1 + diffusion.sigmas**2)
+    peer.alphas = peer.alphas_cumprod / torch.cat((torch.ones(1).double(), peer.alphas_cumprod[:-1]))
+    peer.betas = 1 - peer.alphas
+    peer.set_timesteps(steps)
+    start = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    noise = torch.Generator().manual_seed(7)
+    draw = lambda: torch.randn(start.shape, dtype=torch.float64, generator=noise)  # noqa: E731
+    x = start
+    for t in peer.timesteps:
+        output = diffusion.model(x, t.double().expand(3))
+        if t == peer.timesteps[-1]:
+            # At sigma 0 the sample is x0. The peer's DDPM with large variance adds a whole step's noise here whenever
+            # its last timestep is not 0, and leaves it in the picture.
+            x = peer.step(output, int(t), x, **extra(start)).pred_original_sample
+        else:
+            x = peer.step(output, int(t), x, **extra(draw())).prev_sample
+    noise.manual_seed(7)
+    grid = make_grid("trailing", diffusion.sigmas, steps)
+    ours = run(choice, diffusion.denoise, start * (1 + grid[0] ** 2).sqrt(), grid, draw)
+    return ours, x
+
+
+def test_ddpm_is_ddim_with_eta_one():
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64) * 80
+    grid = make_grid("karras", SIGMAS, 30)
+    results = []
+    for choice in ("ddpm", "ddim(eta=1)"):
+        generator = torch.Generator().manual_seed(1)
+        draw = lambda: torch.randn(x.shape, dtype=x.dtype, generator=generator)  # noqa: B023, E731
+        results.append(run(choice, Mixture().denoise, x, grid, draw))
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("choice", ["ddpm", "heun(churn=40)", "dpmpp", "ddim"])
+def test_a_picture_depends_on_its_seed_and_not_on_its_batch(choice: str):
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+            return self.network(x).tanh()
+
+    diffusion = GaussianDiffusion(Network(), schedule="lognormal", objective="edm")
+    grid = make_grid("karras", diffusion.sigmas, 10)
+
+    @torch.no_grad()
+    def pictures(seeds: list[int]) -> Tensor:
+        noise = PictureNoise(seeds, (3, 8, 8), dtype=torch.float64)
+        return run(choice, diffusion.denoise, noise() * grid[0], grid, noise)
+
+    many = pictures(list(range(16)))
+    for seed in (0, 5, 15):
+        torch.testing.assert_close(pictures([seed])[0], many[seed], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(many[0], many[1])
+
+
+@pytest.mark.parametrize("name", grids)
+@pytest.mark.parametrize("steps", [1, 2, 18, 999])
+def test_grids_descend_to_an_exact_zero(name: str, steps: int):
+    grid = make_grid(name, SIGMAS, steps)
+    assert grid.shape == (steps + 1,)
+    assert grid[-1] == 0
+    assert (grid.diff() < 0).all()
+    assert float(grid[0]) == pytest.approx(80)
+
+
+def test_trailing_grid_visits_the_published_timesteps():
+    grid = make_grid("trailing", torch.arange(1, 1001), 10)
+    assert grid.tolist() == [1000, 900, 800, 700, 600, 500, 400, 300, 200, 100, 0]
+    with pytest.raises(RequestError, match="1001 is not allowed with the trailing grid; allowed: 1 to 1000"):
+        make_grid("trailing", SIGMAS, 1001)
+    with pytest.raises(RequestError, match="0 is not allowed"):
+        make_grid("karras", SIGMAS, 0)
+
+
+def test_karras_grid_is_equation_five():
+    grid = make_grid("karras", SIGMAS, 5)
+    expected = [(80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(5)]
+    assert grid.tolist() == pytest.approx([*expected, 0])
+    assert float(make_grid("karras(high=10)", SIGMAS, 5)[0]) == pytest.approx(10)
+
+
+def test_guidance_one_is_none_and_costs_one_evaluation():
+    calls = []
+
+    def denoise(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
+        calls.append(len(x))
+        assert label is not None
+        return label.reshape(-1, 1, 1, 1).double().expand_as(x)
+
+    x, label = torch.zeros(2, 1, 1, 1, dtype=torch.float64), torch.tensor([3, 5])
+    for scale, expected in [(1.0, [3, 5]), (0.0, [10, 10]), (2.0, [-4, 0])]:
+        guided = labelled(denoise, label, null=10, scale=scale)
+        assert guided(x, torch.tensor(1.0)).flatten().tolist() == expected
+    assert calls == [2, 4, 4]
+
+
+def test_clipping_keeps_x0_in_range():
+    assert clipped(lambda x, sigma: x * 9)(
+        torch.tensor([-1.0, 0.05, 1.0]), torch.tensor(1.0)
+    ).tolist() == pytest.approx([-1, 0.45, 1])
+
+
+def test_wrong_sampler_options_are_refused():
+    with pytest.raises(RequestError, match=r"sampler: heun\(churn=-1\): churn must be greater than or equal to 0"):
+        samplers.bind("heun(churn=-1)")
+    with pytest.raises(RequestError, match="option of heun: 'chrn' is unknown .did you mean 'churn'"):
+        samplers.bind("heun(chrn=40)")
+    with pytest.raises(RequestError, match="did you mean 'heun'"):
+        samplers.bind("huen")
