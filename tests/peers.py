@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from types import ModuleType
 
 import pytest
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 PACKAGE = "denoising_diffusion_pytorch"
 
@@ -47,6 +48,21 @@ def _pretended_torchvision() -> Iterator[None]:
         for name in pretended:
             del sys.modules[name]
     assert importlib.util.find_spec("torchvision") == before
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Also a decorator: the default type decides in what the package computes its embedding of time and schedules."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    """By the names of the parameters; only of those that have one."""
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
 def from_peer(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

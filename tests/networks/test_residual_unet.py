@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ddm.errors import RequestError
 from ddm.networks import networks
 from ddm.networks.base import sinusoidal_embedding
-from ddm.networks.residual_unet import ResidualUnet, SelfAttention, groups_of
+from ddm.networks.residual_unet import ResidualBlock, ResidualUnet, SelfAttention, groups_of
 
 DDPM = {"film": False, "dropout": 0.1, "head_width": None}
 """What turns the defaults into the CIFAR-10 network of Ho et al. 2020."""
@@ -42,29 +42,39 @@ def batch(size: tuple[int, int] = (16, 16), *, channels: int = 3, count: int = 2
 # --- The same function as diffusers' UNet2DModel -----------------------------------------------------------------
 
 
-def diffusers_unet(widths: list[int]) -> nn.Module:
-    """UNet2DModel as ``google/ddpm-cifar10-32`` configures it, in evaluation mode."""
+FILM = {"film": True, "head_width": 16, "classes": 4}
+THEIR_FILM = {
+    "resnet_time_scale_shift": "scale_shift",
+    "attention_head_dim": 16,
+    "attn_norm_num_groups": 32,
+    "num_class_embeds": 5,
+}
+
+
+def diffusers_unet(widths: list[int], **options) -> nn.Module:
+    """UNet2DModel as ``google/ddpm-cifar10-32`` configures it but for ``options``, in evaluation mode."""
     diffusers = pytest.importorskip("diffusers", reason="diffusers is the oracle for this network")
-    return diffusers.UNet2DModel(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=2,
-        block_out_channels=widths,
-        down_block_types=["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
-        up_block_types=["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
-        center_input_sample=False,
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        mid_block_scale_factor=1,
-        norm_eps=1e-6,
-        norm_num_groups=32,
-        act_fn="silu",
-        time_embedding_type="positional",
-        attention_head_dim=None,
-        add_attention=True,
-    ).eval()
+    configuration = {
+        "sample_size": 32,
+        "in_channels": 3,
+        "out_channels": 3,
+        "layers_per_block": 2,
+        "block_out_channels": widths,
+        "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+        "center_input_sample": False,
+        "downsample_padding": 0,
+        "flip_sin_to_cos": False,
+        "freq_shift": 1,
+        "mid_block_scale_factor": 1,
+        "norm_eps": 1e-6,
+        "norm_num_groups": 32,
+        "act_fn": "silu",
+        "time_embedding_type": "positional",
+        "attention_head_dim": None,
+        "add_attention": True,
+    }
+    return diffusers.UNet2DModel(**configuration | options).eval()
 
 
 class ExactSines(nn.Module):
@@ -81,6 +91,7 @@ class ExactSines(nn.Module):
 RENAMED = (
     (r"conv_in\.", "entry."),
     (r"time_embedding\.linear_", "conditioning.linear"),
+    (r"class_embedding\.", "conditioning.label."),
     (r"mid_block\.resnets\.0\.", "middle1."),
     (r"mid_block\.resnets\.1\.", "middle2."),
     (r"mid_block\.attentions\.0\.", "middle1.attention."),
@@ -111,19 +122,19 @@ def translated(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def twins(widths: list[int], dtype: torch.dtype) -> tuple[ResidualUnet, nn.Module]:
+def twins(widths: list[int], dtype: torch.dtype, *, ours: dict, theirs: dict) -> tuple[ResidualUnet, nn.Module]:
     """Our network and diffusers' with the same random weights; load_state_dict leaves nothing over on either side."""
-    theirs = perturbed(diffusers_unet(widths)).to(dtype)
-    for module in theirs.modules():
+    oracle = perturbed(diffusers_unet(widths, **theirs)).to(dtype=dtype)
+    for module in oracle.modules():
         if isinstance(module, nn.GroupNorm):  # theirs has one number for all widths; no difference from 128 on
             module.num_groups = groups_of(module.num_channels)
-    ours = ResidualUnet(widths[0], tuple(width // widths[0] for width in widths), **DDPM).eval().to(dtype)
-    ours.load_state_dict(translated(theirs.state_dict()), strict=True)
-    return ours, theirs
+    network = ResidualUnet(widths[0], tuple(width // widths[0] for width in widths), **ours).eval().to(dtype)
+    network.load_state_dict(translated(oracle.state_dict()), strict=True)
+    return network, oracle
 
 
 def test_is_ddpms_network_in_float32():
-    ours, theirs = twins([128, 256, 256, 256], torch.float32)
+    ours, theirs = twins([128, 256, 256, 256], torch.float32, ours=DDPM, theirs={})
     assert sum(parameter.numel() for parameter in ours.parameters()) == 35_746_307
     assert all(m.num_groups == 32 for m in ours.modules() if isinstance(m, nn.GroupNorm))
     x, t = batch((32, 32))
@@ -133,12 +144,14 @@ def test_is_ddpms_network_in_float32():
     assert (output - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_outputs_and_gradients_are_ddpms_in_float64():
-    ours, theirs = twins([32, 64, 64, 64], torch.float64)
+@pytest.mark.parametrize(("options", "their_options"), [(DDPM, {}), (FILM, THEIR_FILM)], ids=["ddpm", "film"])
+def test_outputs_and_gradients_are_diffusers_in_float64(options, their_options):
+    ours, theirs = twins([32, 64, 64, 64], torch.float64, ours=options, theirs=their_options)
     theirs.time_proj = ExactSines(32)
     x, t = batch((32, 32), dtype=torch.float64)
+    label = torch.tensor([4, 1]) if ours.classes else None
     ours_x, theirs_x = x.clone().requires_grad_(), x.clone().requires_grad_()
-    output, expected = ours(ours_x, t), theirs(theirs_x, t).sample
+    output, expected = ours(ours_x, t, label), theirs(theirs_x, t, label).sample
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
     output.square().sum().backward()
     expected.square().sum().backward()
@@ -156,6 +169,13 @@ def test_outputs_and_gradients_are_ddpms_in_float64():
 def test_a_fresh_network_returns_exactly_zero(film):
     x, t = batch()
     assert (tiny(film=film, classes=2)(x, t, torch.tensor([0, 1])) == 0).all()
+
+
+def test_fresh_blocks_and_attention_change_nothing():
+    x, _ = batch(channels=16)
+    for attention in (True, False):
+        block = ResidualBlock(16, 16, features=8, dropout=0.0, film=True, attention=attention, head_width=None)
+        assert torch.equal(block(x, torch.randn(2, 8)), x)
 
 
 def test_dropout_acts_in_training_only():
@@ -195,6 +215,14 @@ def test_whole_timesteps_are_as_good_as_floats():
     network = perturbed(tiny())
     x, _ = batch()
     assert torch.equal(network(x, torch.tensor([3, 970])), network(x, torch.tensor([3.0, 970.0])))
+
+
+def test_timesteps_stay_apart_in_a_bfloat16_network():
+    network = perturbed(tiny()).bfloat16()
+    x, _ = batch(dtype=torch.bfloat16)
+    outputs = network(x[:1].expand(2, -1, -1, -1), torch.tensor([901.0, 902.0]))
+    assert outputs.dtype == torch.bfloat16
+    assert not torch.equal(outputs[0], outputs[1])
 
 
 # --- Shapes ------------------------------------------------------------------------------------------------------

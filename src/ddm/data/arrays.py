@@ -75,7 +75,9 @@ def _read(
 
 def _load(file: Path, column: str | None, label: str | None) -> tuple[np.ndarray, np.ndarray | None]:
     try:
-        if not zipfile.is_zipfile(file):
+        with file.open("rb") as opened:
+            zipped = opened.read(2) == b"PK"
+        if not zipped:
             return np.load(file, mmap_mode="r", allow_pickle=False), None
         with zipfile.ZipFile(file) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
@@ -95,7 +97,7 @@ def _names(names: list[str], column: str | None, label: str | None) -> tuple[str
         if value and value not in names:
             raise unknown(option, value, names)
     label = next((name for name in LABELS if name in names), None) if label is None else label or None
-    rest = [name for name in names if name != label]
+    rest = [name for name in names if name != label and name not in LABELS]
     column = column or next((name for name in IMAGES if name in rest), rest[0] if len(rest) == 1 else None)
     if column is None:
         raise RequestError(f"it has several arrays; write column= and one of {', '.join(rest)}")

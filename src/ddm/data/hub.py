@@ -15,7 +15,7 @@ from ddm.errors import RequestError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @sources.register

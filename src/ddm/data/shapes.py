@@ -36,7 +36,7 @@ def _heart() -> Outline:
 
 def _moon() -> Outline:
     """A disc less another one of the same size further right."""
-    shift = 0.62
+    shift = 0.72
     tip = np.arccos(shift / 2)
     outer = np.linspace(tip, 2 * np.pi - tip, 64)
     inner = np.linspace(np.pi + tip, np.pi - tip, 64)
@@ -92,7 +92,7 @@ def draw(outline: list[Outline], size: int, random: np.random.Generator) -> np.n
     """One picture, uint8 ``[3, size, size]``; everything random is drawn before the size matters."""
     hue, saturation, value, pale_hue, pale, radius, angle, x, y = random.random(9)
     radius, angle = 0.24 + 0.11 * radius, np.deg2rad(15) * (2 * angle - 1)
-    margin = 1.2 * radius + 0.02
+    margin = 1.2 * radius + 0.04
     centre = margin + (1 - 2 * margin) * np.array((x, y))
     turn = np.array(((np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))))
     cover = _cover([centre + radius * corners @ turn for corners in outline], size)

@@ -30,6 +30,7 @@ def groups_of(channels: int) -> int:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with as many groups as :func:`groups_of` says and DDPM's epsilon."""
     return nn.GroupNorm(groups_of(channels), channels, eps=1e-6)
 
 
@@ -118,7 +119,7 @@ class ResidualBlock(nn.Module):
         condition = self.condition(embedding)[:, :, None, None]
         if self.film:
             scale, shift = condition.chunk(2, dim=1)
-            hidden = self.norm2(hidden) * (1 + scale) + shift
+            hidden = torch.addcmul(shift, self.norm2(hidden), 1 + scale)  # shift + norm * (1 + scale), in one pass
         else:
             hidden = self.norm2(hidden + condition)
         return self.attention(self.shortcut(x) + self.conv2(self.dropout(F.silu(hidden))))
@@ -167,8 +168,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """One resolution on the way up: residual blocks, each of which also reads an output of the way down; then twice
-    the size."""
+    """One resolution on the way up: residual blocks that also read the way down's outputs, then twice the size."""
 
     def __init__(self, width_in: int, width: int, *, kept: list[int], block: MakeBlock, resize: bool):
         super().__init__()

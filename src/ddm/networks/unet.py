@@ -68,8 +68,8 @@ class Unet(Network):
 
         self.stem = nn.Conv2d(channels, dim, 7, padding=3)
         widths = [dim, *(dim * factor for factor in dim_mults)]
-        bottom = Middle(*widths[-2:], block)
-        self.body = Level(*widths[-2:], bottom, block, FullAttention)
+        width, wide = widths[-2:]
+        self.body = Level(width, wide, Middle(width, wide, block), block, FullAttention)
         for width, wide, wider in reversed(list(zip(widths, widths[1:], widths[2:]))):
             self.body = Level(width, wide, Halved(width, wide, wider, self.body), block, LinearAttention)
         self.narrow = nn.Conv2d(widths[1], dim, 3, padding=1)
@@ -211,7 +211,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        query, key, value = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, HEAD_WIDTH)).mT.unbind(1)
+        parts = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, HEAD_WIDTH))
+        query, key, value = parts.mT.unbind(1)
         memory_key, memory_value = self.memory.to(key.dtype).expand(batch, -1, -1, -1, -1).unbind(1)
         key, value = torch.cat((memory_key, key), dim=2), torch.cat((memory_value, value), dim=2)
         h = self.read(query, key, value)
@@ -221,7 +222,7 @@ class Attention(nn.Module):
 
 
 class FullAttention(Attention):
-    """Softmax attention; time and memory grow with the square of the pixels.
+    """Softmax attention; time grows with the square of the pixels.
 
     Vaswani et al., "Attention Is All You Need", 2017, arXiv 1706.03762.
     """

@@ -1,0 +1,195 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+import ddm as package
+from ddm.cli import main
+from ddm.commands.training import train
+from ddm.commands.console import Console
+from ddm.images import to_pil
+from ddm.runs.config import override
+from ddm.runs.recipes import recipes
+
+CHANGES = {
+    "data": "shapes(count=32)",
+    "image_size": 8,
+    "network": "residual_unet(width=8, mults=(1, 2), blocks=1)",
+    "train.batch": 4,
+    "train.steps": 4,
+    "every.save": 2,
+    "sample.count": 4,
+    "sample.steps": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    train(override(recipes["shapes"](), CHANGES), path, device="cpu", fresh=False, console=Console(quiet=True))
+    return path
+
+
+def sample(*arguments: object) -> int:
+    return main(["sample", *(str(each) for each in arguments), "--device=cpu"])
+
+
+def pictures(path: Path) -> list[np.ndarray]:
+    return [np.asarray(Image.open(each)) for each in sorted(path.glob("*.png"))]
+
+
+def test_grid_folder_and_npz_hold_the_same_pictures(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert sample(run, "--count=5", "--out", tmp_path / "a.png") == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(tmp_path / "a.png")
+    assert "5 pictures in" in err
+    assert sample(run, "--count=5", "--out", tmp_path / "a.npz") == 0
+    assert sample(run, "--count=5", "--out", f"{tmp_path}/a/", "--batch-size=2", "--json") == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["count"] == 5
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
+        images, seeds = stored["images"], stored["seeds"]
+    assert images.shape == (5, 8, 8, 3)
+    assert images.dtype == np.uint8
+    assert seeds.tolist() == [0, 1, 2, 3, 4]
+    # Another batch size may round a level differently, no more.
+    assert np.abs(np.stack(pictures(tmp_path / "a")).astype(int) - images).max() <= 1
+    with Image.open(tmp_path / "a.png") as sheet:
+        first = np.asarray(sheet)[12:108:12, 12:108:12]
+    assert (first == images[0]).all()
+
+
+def test_the_same_seed_is_the_same_picture_in_a_batch_of_1_and_of_16(run: Path):
+    model = package.load(run, device="cpu")
+    many = model.sample(16, seed=0)
+    for seed in (0, 7, 15):
+        alone = model.sample(1, seed=seed)
+        assert (alone[0].int() - many[seed].int()).abs().max() <= 1
+    assert not torch.equal(many[0], many[6])
+
+
+def test_films_show_every_step(run: Path, tmp_path: Path):
+    for name in ("film.gif", "film.webp"):
+        assert sample(run, "--count=4", "--steps=5", "--out", tmp_path / name) == 0
+        with Image.open(tmp_path / name) as film:
+            assert sum(1 for _ in ImageSequence.Iterator(film)) == 6
+    with Image.open(tmp_path / "film.webp") as film:
+        film.seek(5)
+        last = np.asarray(film.convert("RGB"))
+    model = package.load(run, device="cpu", steps=5)
+    first = np.asarray(to_pil(model.sample(1)[0]))
+    assert np.abs(last[12:108:12, 12:108:12].astype(int) - first).max() <= 2  # the last x0 against the last x
+
+
+def test_options_change_the_pictures(run: Path):
+    base = package.load(run, device="cpu").sample(2)
+    for option in (
+        {"sampler": "ddpm"},
+        {"sampler": "heun(churn=40)"},
+        {"steps": 6},
+        {"grid": "trailing"},
+        {"guidance": 3.0},
+        {"weights": "raw"},
+    ):
+        assert not torch.equal(package.load(run, device="cpu", **option).sample(2), base), option
+
+
+def test_labels_are_asked_for_by_name(run: Path):
+    model = package.load(run, device="cpu", guidance=4.0)
+    assert "star" in model.classes
+    star, circle = model.sample(1, label="star"), model.sample(1, label="circle")
+    assert not torch.equal(star, circle)
+    assert torch.equal(model.sample(1, seed=0), model.sample(1, seed=0, label=model.classes[0]))
+
+
+def test_a_checkpoint_folder_is_a_source_too(run: Path, tmp_path: Path):
+    assert sample(run / "checkpoints" / "000002", "--count=1", "--out", tmp_path / "c.png") == 0
+
+
+@pytest.fixture
+def broken(run: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    return copy
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    truncate(broken / "checkpoints" / "000004" / "ema.safetensors")
+    assert sample(broken, "--count=1", "--out", tmp_path / "o.png") == 0
+    err = capsys.readouterr().err
+    assert "ema.safetensors" in err
+    assert "000002" in err
+    assert (broken / "checkpoints" / "bad-000004").exists()
+
+
+def last_line(capsys: pytest.CaptureFixture) -> str:
+    err = capsys.readouterr().err.strip()
+    assert "Traceback" not in err
+    return err.splitlines()[-1]
+
+
+def test_no_sound_checkpoint_at_all(broken: Path, capsys: pytest.CaptureFixture):
+    for step in ("000002", "000004"):
+        truncate(broken / "checkpoints" / step / "ema.safetensors")
+    assert sample(broken) == 2
+    assert "has no checkpoint" in last_line(capsys)
+
+
+def test_a_checkpoint_of_another_network_is_refused(broken: Path, capsys: pytest.CaptureFixture):
+    config = broken / "config.yaml"
+    config.write_text(config.read_text().replace("width=8", "width=16"))
+    assert sample(broken) == 2
+    line = last_line(capsys)
+    assert "is of another model: network is 'residual_unet(width=8" in line
+    assert "'residual_unet(width=16" in line
+
+
+def test_a_run_of_a_newer_format_is_refused(broken: Path, capsys: pytest.CaptureFixture):
+    config = broken / "config.yaml"
+    config.write_text(config.read_text().replace("format: 1", "format: 99"))
+    assert sample(broken) == 2
+    assert "format: 99 was made by a newer ddm; allowed: 1 to 1" in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sampler=huen"], "sample.sampler: 'huen' is unknown (did you mean 'heun'?); allowed: ddim, ddpm"),
+        (["--sampler=heun(chrn=4)"], "sample.sampler: option of heun: 'chrn' is unknown (did you mean 'churn'?)"),
+        (["--steps=0"], "steps: 0 is not allowed; allowed: 1 or more"),
+        (["--count=-1"], "count: -1 is not allowed; allowed: 1 or more"),
+        (["--count=x"], "--count: invalid int value: 'x'"),
+        (["--seed=-1"], "seed: -1 is not allowed; allowed: 0 or more"),
+        (["--label=sta"], "label: 'sta' is unknown (did you mean 'star'?)"),
+        (["--weights=ema-7"], "weights: 'ema-7' is unknown (did you mean 'ema'?); allowed: ema, raw"),
+        (["--out=a.jpg"], "out: 'a.jpg' is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/"),
+        (["--grid=trailing", "--steps=2000"], "sample.steps: 2000 is not allowed with the trailing grid; allowed: 1 to 1000"),
+        (["--device=tpu"], "device: 'tpu' is unknown"),
+        (["--stepz=3"], "--stepz: there is no such argument (did you mean --steps?)"),
+    ],
+)
+def test_bad_requests_exit_2_with_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", str(run), *arguments]) == 2
+    assert message in last_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_and_wrong_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.chdir(tmp_path)
+    assert sample("runs/none") == 2
+    assert "source: 'runs/none' is neither a run folder nor a checkpoint; there is no run in ./runs" in last_line(capsys)
+    (tmp_path / "empty").mkdir()
+    assert sample("empty") == 2
+    assert "source: 'empty' is neither" in last_line(capsys)
+    assert sample() == 2
+    assert "the following arguments are required: SOURCE" in last_line(capsys)

@@ -1,0 +1,213 @@
+"""``ddm train`` as a user meets it: the run folder, resuming, signals, and kills at any moment."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddm.cli import main
+from ddm.runs import checkpoints
+
+TINY = [
+    "--data",
+    "shapes(count=32)",
+    "--image-size",
+    "8",
+    "--network",
+    "residual_unet(width=8, mults=(1, 2), blocks=1)",
+    "--batch-size=4",
+    "--device=cpu",
+    "--sample.count=4",
+    "--sample.steps=2",
+]
+
+
+def ddm(*arguments: object) -> int:
+    return main([str(each) for each in arguments])
+
+
+def train(folder: Path, name: str, *more: object) -> int:
+    return ddm("train", "shapes", "--runs", folder, "--name", name, *TINY, *more)
+
+
+def records(run: Path) -> list[dict]:
+    """The log without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in each.items() if k not in ("images_per_second", "memory_gb", "time")} for each in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert records(one) == records(other)
+    assert checkpoints.steps(one / "checkpoints") == checkpoints.steps(other / "checkpoints")
+    for step in checkpoints.steps(one / "checkpoints"):
+        ours, theirs = (checkpoints.load(each / "checkpoints" / f"{step:06d}") for each in (one, other))
+        assert ours.state["trainer"] == theirs.state["trainer"]
+        assert ours.tensors.keys() == theirs.tensors.keys()
+        for group, tensors in ours.tensors.items():
+            assert tensors.keys() == theirs.tensors[group].keys()
+            for name, value in tensors.items():
+                assert torch.equal(value, theirs.tensors[group][name]), (step, group, name)
+
+
+def test_a_run_leaves_everything_behind(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert train(tmp_path, "a", "--steps=6", "--every.log=2", "--every.sample=3", "--every.save=3") == 0
+    run = tmp_path / "a"
+    out, err = capsys.readouterr()
+    assert out.strip() == str(run)
+    assert f"next: ddm sample {run}" in err
+    assert "32 pictures of 8x8" in err
+    assert [each["step"] for each in records(run)] == [2, 4, 6]
+    assert records(run)[-1]["images"] == 24
+    assert {"loss", "lr", "gradient_norm", "skipped"} <= records(run)[-1].keys()
+    assert sorted(each.name for each in (run / "samples").iterdir()) == ["000003.png", "000006.png"]
+    assert checkpoints.steps(run / "checkpoints") == [3, 6]
+    with Image.open(run / "samples" / "000006.png") as sheet:
+        assert sheet.size == (152, 152)
+    with Image.open(run / "loss.png") as curve:
+        assert curve.size[0] > 500
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["sessions"][0]["packages"]["torch"] == torch.__version__
+    assert environment["sessions"][0]["precision"] == "bf16"
+
+
+def test_the_same_command_resumes_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
+    options = ("--steps=6", "--every.save=2", "--every.log=3")
+    assert train(tmp_path, "whole", *options) == 0
+    assert train(tmp_path, "b", *options) == 0
+    for step in (4, 6):  # as if killed after step 2 was saved and 3 was logged
+        remove(tmp_path / "b" / "checkpoints" / f"{step:06d}")
+    capsys.readouterr()
+    assert train(tmp_path, "b", *options) == 0
+    assert "resuming" in (said := capsys.readouterr().err)
+    assert "at step 2 of 6" in said
+    assert_same_run(tmp_path / "whole", tmp_path / "b")
+    assert train(tmp_path, "b", *options) == 0
+    assert "nothing left to do" in capsys.readouterr().err
+
+
+def remove(folder: Path) -> None:
+    for each in folder.iterdir():
+        each.unlink()
+    folder.rmdir()
+
+
+def test_other_settings_are_refused_and_fresh_moves_aside(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert train(tmp_path, "c", "--steps=2") == 0
+    before = (tmp_path / "c" / "metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert train(tmp_path, "c", "--steps=2", "--lr=0.5") == 2
+    error = capsys.readouterr().err.strip()
+    assert error.splitlines()[-1] == (
+        f"ddm: name: '{tmp_path / 'c'}' is a run with other settings: train.lr is 0.002 there and 0.5 here; "
+        "choose another --name, or --fresh to move the old run aside"
+    )
+    assert (tmp_path / "c" / "metrics.jsonl").read_bytes() == before
+    assert train(tmp_path, "c", "--steps=2", "--lr=0.5", "--fresh") == 0
+    (aside,) = tmp_path.glob("c.old-*")
+    assert (aside / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_config_file_is_a_recipe(tmp_path: Path):
+    assert train(tmp_path, "d", "--steps=2") == 0
+    assert ddm("train", tmp_path / "d" / "config.yaml", "--runs", tmp_path, "--name", "e", "--device=cpu") == 0
+    assert_same_run(tmp_path / "d", tmp_path / "e")
+
+
+def test_dry_run_prints_the_settings_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert train(tmp_path, "f", "--dry-run", "--train.ema", "power(width=0.1)", "constant(decay=0.9)") == 0
+    out = capsys.readouterr().out
+    assert "power(width=0.1)" in out
+    assert not (tmp_path / "f").exists()
+    (tmp_path / "copy.yaml").write_text(out)
+    assert ddm("train", tmp_path / "copy.yaml", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["train"]["ema"] == ["power(width=0.1)", "constant(decay=0.9)"]
+
+
+def test_best_and_newest_are_kept(tmp_path: Path):
+    options = ("--steps=12", "--every.save=2", "--every.log=2", "--keep.last=1", "--keep.best=loss", "--every.sample=0")
+    assert train(tmp_path, "g", *options) == 0
+    losses = {each["step"]: each["loss"] for each in records(tmp_path / "g")}
+    assert checkpoints.steps(tmp_path / "g" / "checkpoints") == sorted({min(losses, key=losses.__getitem__), 12})
+    assert not (tmp_path / "g" / "samples").exists()
+
+
+LONG = ("--steps=60", "--every.save=5", "--every.log=3", "--every.sample=25", "--keep.last=0")
+
+
+def start(folder: Path, name: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "ddm.cli", "train", "shapes", "--runs", str(folder), "--name", name, *TINY, *LONG]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None or path.exists(), process.communicate()[1]
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    assert start(folder, "whole").wait(timeout=200) == 0
+    return folder / "whole"
+
+
+def test_sigkill_at_random_moments_changes_nothing(tmp_path: Path, uninterrupted: Path):
+    random.seed(0)
+    for after in (5, 20, 40):
+        process = start(tmp_path, "k")
+        wait_for(tmp_path / "k" / "checkpoints" / f"{after:06d}", process)
+        time.sleep(random.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+    process = start(tmp_path, "k")
+    assert process.wait(timeout=200) == 0, process.communicate()[1]
+    assert_same_run(uninterrupted, tmp_path / "k")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_at_the_step_and_leave(tmp_path: Path, uninterrupted: Path, number: int, status: int):
+    process = start(tmp_path, "s")
+    wait_for(tmp_path / "s" / "checkpoints" / "000005", process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "saving and leaving" in err
+    assert "all saved.  next: the same command again" in err
+    assert out.strip() == str(tmp_path / "s")
+    assert start(tmp_path, "s").wait(timeout=200) == 0
+    assert records(tmp_path / "s") == records(uninterrupted)
+
+
+def test_a_second_trainer_on_a_run_is_refused(tmp_path: Path):
+    process = start(tmp_path, "two")
+    wait_for(tmp_path / "two" / "checkpoints" / "000005", process)
+    second = start(tmp_path, "two")
+    _, err = second.communicate(timeout=60)
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert "is in use by another process that trains" in err
+
+
+def test_a_run_that_diverges_says_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """A learning rate far too high for fp32 overflows; nothing that is not finite is ever saved."""
+    status = train(tmp_path, "n", "--steps=400", "--lr=1e38", "--precision=fp32", "--every.save=20", "--train.clip=0")
+    if status == 0:
+        pytest.fail("a learning rate of 1e38 must not train")
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 1
+    assert "not finite" in error
+    for step in checkpoints.steps(tmp_path / "n" / "checkpoints"):
+        for tensors in checkpoints.load(tmp_path / "n" / "checkpoints" / f"{step:06d}").tensors.values():
+            assert all(bool(value.isfinite().all()) for value in tensors.values())
