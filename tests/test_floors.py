@@ -49,7 +49,9 @@ def imported(tree: ast.AST) -> Iterator[str]:
 def test_imports_point_down(path: Path):
     here = part_of(path)
     for there in set(imported(ast.parse(path.read_text()))):
-        assert there == here or FLOORS[there] < FLOORS[here] or (FLOORS[here] == FLOORS[there] == 0), f"{here} -> {there}"
+        assert there == here or FLOORS[there] < FLOORS[here] or (FLOORS[here] == FLOORS[there] == 0), (
+            f"{here} -> {there}"
+        )
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
@@ -61,7 +63,9 @@ def test_files_and_functions_are_short(path: Path):
     text = path.read_text()
     assert text.count("\n") <= 320, "a file is one idea"
     for function in functions(ast.parse(text)):
-        statements = [node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+        statements = [
+            node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        ]
         lines = statements[-1].end_lineno - statements[0].lineno + 1 if statements else 0
         assert lines <= 40, f"{function.name} has {lines} lines"
 
@@ -80,7 +84,9 @@ def test_nothing_talks_below_the_commands(path: Path):
     tree = ast.parse(path.read_text())
     calls = [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     assert "print" not in calls
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     assert not names & {"tqdm", "rich", "argparse"}
 
 
@@ -104,7 +110,11 @@ def test_everything_public_is_documented(path: Path):
     for owner in [tree, *classes]:
         for node in owner.body:
             # A network's forward is described where its class is.
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and node.name != "forward":
+            if (
+                isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and node.name != "forward"
+            ):
                 assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 

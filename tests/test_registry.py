@@ -39,7 +39,9 @@ def test_a_choice_is_the_call_that_makes_it():
     assert things.summary("plain") == "Gives x back."
 
 
-@pytest.mark.parametrize("text", ["heun", "heun(churn=40)", "unet(dim=64, dim_mults=(1, 2))", "folder(path='~/a \"b\"')"])
+@pytest.mark.parametrize(
+    "text", ["heun", "heun(churn=40)", "unet(dim=64, dim_mults=(1, 2))", "folder(path='~/a \"b\"')"]
+)
 def test_text_and_choice_are_two_forms_of_one_thing(text: str):
     choice = Choice.parse(text)
     assert Choice.parse(str(choice)) == choice
@@ -49,7 +51,10 @@ def test_text_and_choice_are_two_forms_of_one_thing(text: str):
     ("text", "message"),
     [
         ("plane", r"my.field: 'plane' is unknown .did you mean 'plain'.*; allowed: plain, rich, two_words"),
-        ("rich(sise=3)", r"my.field: option of rich: 'sise' is unknown .did you mean 'size'.*; allowed: size, sides|kind"),
+        (
+            "rich(sise=3)",
+            r"my.field: option of rich: 'sise' is unknown .did you mean 'size'.*; allowed: size, sides|kind",
+        ),
         ("rich(size=0)", r"my.field: rich\(size=0\): size must be greater than or equal to 1"),
         ("rich(size='x')", r"my.field: rich\(size='x'\): size must be a valid integer"),
         ("rich(kind='c')", r"kind must be 'a' or 'b'"),

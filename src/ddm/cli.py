@@ -49,7 +49,9 @@ class Parser(argparse.ArgumentParser):
             flag = left[0].partition("=")[0]
             close = get_close_matches(flag, self._option_string_actions, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise RequestError(f"{flag}: there is no such argument{hint}; ddm {self.prog.split()[-1]} --help lists them")
+            raise RequestError(
+                f"{flag}: there is no such argument{hint}; ddm {self.prog.split()[-1]} --help lists them"
+            )
         return arguments
 
 
@@ -66,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DdmError as error:
         if os.environ.get("DDM_DEBUG"):
             raise
-        print(f"ddm: {error}", file=sys.stderr)  # noqa: T201
+        print(f"ddm: {error}", file=sys.stderr)
         return 2 if isinstance(error, RequestError) else 1
     except KeyboardInterrupt:
-        print("ddm: interrupted", file=sys.stderr)  # noqa: T201
+        print("ddm: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not fail on it again
@@ -80,10 +82,10 @@ def dispatch(argv: list[str]) -> int:
     """Find the verb, import it alone, and run it."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         verbs = "\n".join(f"  {verb:8} {summary}" for verb, summary in VERBS.items())
-        print(HELP.format(verbs=verbs), end="")  # noqa: T201
+        print(HELP.format(verbs=verbs), end="")
         return 0
     if argv[0] in ("-V", "--version"):
-        print(f"ddm {__version__}")  # noqa: T201
+        print(f"ddm {__version__}")
         return 0
     verb, *rest = argv
     if verb not in VERBS:

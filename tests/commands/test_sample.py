@@ -9,8 +9,8 @@ from PIL import Image, ImageSequence
 
 import ddm as package
 from ddm.cli import main
-from ddm.commands.training import train
 from ddm.commands.console import Console
+from ddm.commands.training import train
 from ddm.images import to_pil
 from ddm.runs.config import override
 from ddm.runs.recipes import recipes
@@ -120,7 +120,9 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_a_truncated_checkpoint_falls_back_to_the_one_before(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(
+    broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
     truncate(broken / "checkpoints" / "000004" / "ema.safetensors")
     assert sample(broken, "--count=1", "--out", tmp_path / "o.png") == 0
     err = capsys.readouterr().err
@@ -170,13 +172,21 @@ def test_a_run_of_a_newer_format_is_refused(broken: Path, capsys: pytest.Capture
         (["--label=sta"], "label: 'sta' is unknown (did you mean 'star'?)"),
         (["--weights=ema-7"], "weights: 'ema-7' is unknown (did you mean 'ema'?); allowed: ema, raw"),
         (["--out=a.jpg"], "out: 'a.jpg' is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/"),
-        (["--grid=trailing", "--steps=2000"], "sample.steps: 2000 is not allowed with the trailing grid; allowed: 1 to 1000"),
+        (
+            ["--grid=trailing", "--steps=2000"],
+            "sample.steps: 2000 is not allowed with the trailing grid; allowed: 1 to 1000",
+        ),
         (["--device=tpu"], "device: 'tpu' is unknown"),
         (["--stepz=3"], "--stepz: there is no such argument (did you mean --steps?)"),
     ],
 )
 def test_bad_requests_exit_2_with_one_line(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, arguments: list, message: str
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    arguments: list,
+    message: str,
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["sample", str(run), *arguments]) == 2
@@ -187,7 +197,9 @@ def test_bad_requests_exit_2_with_one_line(
 def test_missing_and_wrong_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.chdir(tmp_path)
     assert sample("runs/none") == 2
-    assert "source: 'runs/none' is neither a run folder nor a checkpoint; there is no run in ./runs" in last_line(capsys)
+    assert "source: 'runs/none' is neither a run folder nor a checkpoint; there is no run in ./runs" in last_line(
+        capsys
+    )
     (tmp_path / "empty").mkdir()
     assert sample("empty") == 2
     assert "source: 'empty' is neither" in last_line(capsys)

@@ -43,7 +43,7 @@ def test_order_of_convergence_is_the_published_one(name: str, oracle: Gaussian |
 )
 def test_gaussian_data_come_out_with_their_mean_and_spread(choice: str):
     generator = torch.Generator().manual_seed(3)
-    draw = lambda: torch.randn(20_000, 1, 1, 1, dtype=torch.float64, generator=generator)  # noqa: E731
+    draw = lambda: torch.randn(20_000, 1, 1, 1, dtype=torch.float64, generator=generator)
     oracle = Gaussian()
     grid = make_grid("karras", SIGMAS, 200)
     pictures = run(choice, oracle.denoise, draw() * grid[0], grid, draw)
@@ -104,7 +104,7 @@ def run_both(diffusion: GaussianDiffusion, peer, choice: str, steps: int, extra)
     peer.set_timesteps(steps)
     start = torch.randn(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     noise = torch.Generator().manual_seed(7)
-    draw = lambda: torch.randn(start.shape, dtype=torch.float64, generator=noise)  # noqa: E731
+    draw = lambda: torch.randn(start.shape, dtype=torch.float64, generator=noise)
     x = start
     for t in peer.timesteps:
         output = diffusion.model(x, t.double().expand(3))
@@ -126,7 +126,7 @@ def test_ddpm_is_ddim_with_eta_one():
     results = []
     for choice in ("ddpm", "ddim(eta=1)"):
         generator = torch.Generator().manual_seed(1)
-        draw = lambda: torch.randn(x.shape, dtype=x.dtype, generator=generator)  # noqa: B023, E731
+        draw = lambda: torch.randn(x.shape, dtype=x.dtype, generator=generator)  # noqa: B023
         results.append(run(choice, Mixture().denoise, x, grid, draw))
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 

@@ -25,7 +25,9 @@ def make(*, classes: int = 4, data: ImageSet = DATA, dropout: float = 0.2, **opt
 
 
 def everything(trainer: Trainer) -> dict[str, Tensor]:
-    return {f"{group}.{name}": value.clone() for group, some in trainer.tensors().items() for name, value in some.items()}
+    return {
+        f"{group}.{name}": value.clone() for group, some in trainer.tensors().items() for name, value in some.items()
+    }
 
 
 def advance(trainer: Trainer, steps: int) -> list[float]:
@@ -132,8 +134,8 @@ def test_learning_rate_warms_up_and_decays():
 def poison(trainer: Trainer, steps: set[int]) -> None:
     """Make the loss of these steps NaN."""
     original = trainer.diffusion.forward
-    trainer.diffusion.forward = lambda *args, **more: original(*args, **more) * (
-        math.nan if trainer.step + 1 in steps else 1.0
+    trainer.diffusion.forward = lambda *args, **more: (
+        original(*args, **more) * (math.nan if trainer.step + 1 in steps else 1.0)
     )
 
 

@@ -41,7 +41,12 @@ class Bar:
     def __init__(self, console: RichConsole, total: int, *, done: int, hidden: bool):
         self._console, self._total, self._hidden = console, total, hidden
         self._moving = console.is_terminal and not hidden
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self._progress = Progress(*columns, console=console, disable=not self._moving, transient=True)
         self._task: TaskID = self._progress.add_task("", total=total, completed=done, note="")
 

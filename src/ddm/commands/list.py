@@ -1,4 +1,4 @@
-"""The choices there are: recipes, samplers, grids, schedules, objectives, weightings, networks, data, averages, trackers."""
+"""The choices there are, each as the call that makes it: recipes, data sets, networks, samplers, ..."""
 
 import argparse
 

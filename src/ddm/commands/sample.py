@@ -36,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Load, sample, write."""
     for name in ("count", "steps", "batch_size"):
         if getattr(arguments, name, 1) < 1:
-            raise RequestError(f"{name.replace('_', '-')}: {getattr(arguments, name)} is not allowed; allowed: 1 or more")
+            raise RequestError(
+                f"{name.replace('_', '-')}: {getattr(arguments, name)} is not allowed; allowed: 1 or more"
+            )
     if not 0 <= arguments.seed < 2**63:
         raise RequestError(f"seed: {arguments.seed} is not allowed; allowed: 0 or more")
     if not Path(arguments.source).expanduser().exists():

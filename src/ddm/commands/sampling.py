@@ -53,16 +53,18 @@ def batches(model: Model, seeds: range, arguments: argparse.Namespace, bar: Bar)
     steps = len(model.generator.grid) - 1
     for start in range(0, len(seeds), arguments.batch_size):
         part = seeds[start : start + arguments.batch_size]
-        last = None
-        for number, last in enumerate(model.generator.stream(part, model.labels(arguments.label, len(part))), 1):
+        x = torch.empty(0)
+        for number, step in enumerate(model.generator.stream(part, model.labels(arguments.label, len(part))), 1):
             bar.update(start * steps + number * len(part))
-        assert last is not None
-        yield to_uint8(last.x).cpu()
+            x = step.x
+        yield to_uint8(x).cpu()
 
 
 def frames(model: Model, seeds: range, label: str | None, bar: Bar) -> Iterator[Tensor]:
     """The denoising of all pictures at once as sheets, uint8 ``[c, H, W]``: noise, then every step's best guess."""
-    yield sheet(to_uint8(PictureNoise(seeds, model.generator.shape)() / 2))  # half: a pixel of noise fits into the range
+    yield sheet(
+        to_uint8(PictureNoise(seeds, model.generator.shape)() / 2)
+    )  # half: a pixel of noise fits into the range
     for number, step in enumerate(model.generator.stream(seeds, model.labels(label, len(seeds))), 1):
         bar.update(number * len(seeds))
         yield sheet(to_uint8(step.x0).cpu())
@@ -93,5 +95,5 @@ def write_film(out: Path, pictures: list[Tensor]) -> None:
     first, *others = [to_pil(each) for each in pictures]
     durations = [max(40, 2000 // len(pictures))] * len(others) + [2000]
     out.parent.mkdir(parents=True, exist_ok=True)
-    lossless = {"lossless": True} if out.suffix.lower() == ".webp" else {}
-    first.save(out, save_all=True, append_images=others, duration=durations, loop=0, **lossless)
+    # `lossless` is for WebP, whose default would blur pixels; GIF ignores it.
+    first.save(out, save_all=True, append_images=others, duration=durations, loop=0, lossless=True)

@@ -15,14 +15,14 @@ import torch
 
 from ddm.commands.console import Bar, Console, duration
 from ddm.data import ImageSet
-from ddm.errors import DdmError, RequestError
+from ddm.errors import DdmError
 from ddm.generators import DiffusionGenerator
 from ddm.images import grid, save_png, to_uint8
 from ddm.runs import build, checkpointing, curves, environment, log
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
-from ddm.runs.trackers import Trackers, open_trackers
-from ddm.training import Diverged, Trainer
+from ddm.runs.trackers import open_trackers
+from ddm.training import Diverged, Trainer, has_bf16, pick_device
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,14 @@ def stop_on_signals() -> Iterator[Stop]:
 
 def train(config: Config, path: Path, *, device: str, fresh: bool, console: Console) -> Outcome:
     """Train in ``path`` until the last step, an interruption or a divergence."""
+    pick_device(device)
+    if not fresh:
+        Run.refuse_other(path, config)
+    data = build.make_data(config)  # before the folder is made: a request that cannot be met leaves nothing behind
     run = Run.start(path, config, fresh=fresh)
     try:
         with stop_on_signals() as stop:
-            return _Session(run, device, console, stop).carry_out()
+            return _Session(run, data, device, console, stop).carry_out()
     finally:
         run.release()
 
@@ -75,15 +79,17 @@ def train(config: Config, path: Path, *, device: str, fresh: bool, console: Cons
 class _Session:
     """One process's work on a run: from the newest checkpoint to the end."""
 
-    def __init__(self, run: Run, device: str, console: Console, stop: Stop):
-        self.run, self.console, self.stop = run, console, stop
+    def __init__(self, run: Run, data: ImageSet, device: str, console: Console, stop: Stop):
+        self.run, self.data, self.console, self.stop = run, data, console, stop
         config = run.config
-        self.data = build.make_data(config)
         self.trainer = build.make_trainer(config, self.data, device=device)
         self._introduce()
+        known = run.metrics.exists()
         self.first = checkpointing.resume(run, self.trainer, self.data, console.say)
         if self.first:
             console.say(f"resuming {run.path} at step {self.first:,} of {config.train.steps:,}")
+        elif known:
+            console.say(f"{run.path} has no checkpoint yet: starting from step 0")
         environment.record(
             run.path / "environment.json",
             self.trainer.device,
@@ -106,10 +112,9 @@ class _Session:
             + (f", {len(data.bad)} unreadable ones skipped" if data.bad else "")
         )
         self.console.say(f"model   {config.network}: {count / 1e6:.2f} M parameters")
-        wanted = config.train.precision
-        said = f"{trainer.precision}" if trainer.precision == wanted else f"{trainer.precision}, since {wanted} needs a GPU"
         threads = f", {torch.get_num_threads()} threads" if trainer.device.type == "cpu" else ""
-        self.console.say(f"device  {trainer.device}{threads}, {said}")
+        reason = explain_precision(config.train.precision, trainer)
+        self.console.say(f"device  {trainer.device}{threads}, {trainer.precision}{reason}")
 
     def carry_out(self) -> Outcome:
         """The loop and what comes after it; a failure loses nothing that was saved."""
@@ -119,7 +124,9 @@ class _Session:
                 self._loop(bar)
         except Diverged as error:
             at = self.saved or "the start"
-            raise DdmError(f"{error}; {run.path} is as it was at step {at}: the same command goes on from there") from None
+            raise DdmError(
+                f"{error}; {run.path} is as it was at step {at}: the same command goes on from there"
+            ) from None
         finally:
             self.trackers.close()
         if self.stop.signal is not None:
@@ -171,7 +178,9 @@ class _Session:
     def _save(self) -> None:
         with self.clock.pause():
             checkpointing.save(self.run, self.trainer, self.data)
-            curves.draw_loss(log.read(self.run.metrics), self.run.path / "loss.png", title=f"{self.run.name}: training loss")
+            curves.draw_loss(
+                log.read(self.run.metrics), self.run.path / "loss.png", title=f"{self.run.name}: training loss"
+            )
         self.saved = self.trainer.step
 
     def _sample(self) -> None:
@@ -192,12 +201,21 @@ def preview(config: Config, trainer: Trainer, data: ImageSet, stop: Stop) -> tor
     shape = (data.channels, config.image_size, config.image_size)
     diffusion = build.make_diffusion(config, trainer.ema.networks[0])  # pyright: ignore[reportArgumentType]
     generator = DiffusionGenerator(diffusion, shape=shape, **build.sampling_options(config.sample))
-    last = None
-    for last in generator.stream(range(config.sample.count)):
+    x = torch.empty(0)
+    for step in generator.stream(range(config.sample.count)):
         if stop.signal is not None:
             return None
-    assert last is not None
-    return grid(to_uint8(last.x).cpu(), scale=max(1, 64 // config.image_size))
+        x = step.x
+    return grid(to_uint8(x).cpu(), scale=max(1, 64 // config.image_size))
+
+
+def explain_precision(wanted: str, trainer: Trainer) -> str:
+    """Why the precision is what it is, where that may surprise."""
+    if wanted == "auto":
+        return ""
+    if wanted != trainer.precision:
+        return f" ({wanted} needs a CUDA GPU)"
+    return " (this device emulates it: fp32 is faster)" if wanted == "bf16" and not has_bf16(trainer.device) else ""
 
 
 @dataclass

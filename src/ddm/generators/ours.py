@@ -1,5 +1,6 @@
 """A trained diffusion model as a generator of pictures: one seed, one picture."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -83,8 +84,5 @@ class DiffusionGenerator:
 
     def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Tensor:
         """Finished pictures, uint8 ``[len(seeds), c, h, w]`` on the CPU."""
-        last = None
-        for last in self.stream(seeds, labels):
-            pass
-        assert last is not None
+        last = deque(self.stream(seeds, labels), maxlen=1).pop()
         return to_uint8(last.x).cpu()

@@ -77,7 +77,7 @@ class Ema:
     def __init__(self, network: nn.Module, rules: Sequence[str]):
         self.rules: list[Rule] = [averages.bind(rule, field="train.ema") for rule in rules]
         self.networks = [copy.deepcopy(network).eval().requires_grad_(False) for _ in rules]
-        self._live = list(network.parameters())
+        self._live: list[Tensor] = list(network.parameters())
         self._averaged: list[list[Tensor]] = [list(each.parameters()) for each in self.networks]
 
     @torch.no_grad()
@@ -86,4 +86,4 @@ class Ema:
         for rule, averaged in zip(self.rules, self._averaged):
             decay = rule(step)
             if decay < 1:
-                torch._foreach_lerp_(averaged, self._live, 1 - decay)
+                torch._foreach_lerp_(averaged, self._live, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]

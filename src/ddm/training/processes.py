@@ -8,7 +8,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from ddm.errors import RequestError
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -31,15 +31,32 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def available_precision(precision: Precision, device: torch.device) -> Precision:
-    """The precision that really runs: float16 has no CPU kernels, and Accelerate would train in float32 in silence."""
+def pick_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16", "fp16"]:
+    """The precision that really runs.
+
+    ``auto`` is bf16 where the device computes in it and fp32 elsewhere: a CPU without bf16 instructions emulates them
+    and takes two to three times as long as in fp32. fp16 needs a CUDA device: Accelerate would train in float32 in
+    silence.
+    """
+    if precision == "auto":
+        return "bf16" if has_bf16(device) else "fp32"
     return "fp32" if precision == "fp16" and device.type != "cuda" else precision
 
 
-def make_accelerator(precision: Precision, device: torch.device) -> Accelerator:
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def make_accelerator(precision: str, device: torch.device) -> Accelerator:
     """An Accelerator for this trainer, whatever an earlier one in this process was set to."""
     # Accelerate keeps one precision for a whole process and refuses another; two trainers in a notebook may differ.
     AcceleratorState._reset_state()
-    if PartialState._shared_state and PartialState().device.type != device.type:
+    if PartialState._shared_state and torch.device(PartialState().device or device).type != device.type:
         PartialState._reset_state()
     return Accelerator(mixed_precision=_MIXED[precision], cpu=device.type == "cpu")

@@ -13,7 +13,7 @@ from ddm.diffusion import GaussianDiffusion, wide
 from ddm.errors import DdmError, RequestError
 from ddm.seeding import derive, generator
 from ddm.training.ema import Ema
-from ddm.training.processes import Precision, available_precision, make_accelerator, pick_device
+from ddm.training.processes import Precision, make_accelerator, pick_device, pick_precision
 
 PATIENCE = 20
 """So many steps in a row that are not finite end the training."""
@@ -65,8 +65,8 @@ class Trainer:
         decay: last share of the training over which it falls to 0.
         ema: decay of the average of the weights, or rules such as ``("power(width=0.05)", "constant(decay=0.9999)")``.
         clip: largest gradient norm; 0 for no limit.
-        precision: of the network's arithmetic. Weights, noise and optimiser are float32. fp16 needs a GPU: elsewhere
-            the attribute ``precision`` says what is used instead.
+        precision: of the network's arithmetic: ``auto``, ``fp32``, ``bf16`` or ``fp16``. Weights, noise and optimiser
+            are float32. The attribute ``precision`` says what is used: without a GPU fp32 takes the place of fp16.
         compile: compile the network.
         flip: mirror pictures at random.
         label_drop: share of labels hidden from a labelled network.
@@ -99,7 +99,7 @@ class Trainer:
         device: str = "auto",
     ):
         self.device = pick_device(device)
-        self.precision = available_precision(precision, self.device)
+        self.precision = pick_precision(precision, self.device)
         self.accelerator = make_accelerator(self.precision, self.device)
         self.device = self.accelerator.device
         self.total, self.batch, self.accumulate = steps, batch or data.batch_size, accumulate
@@ -113,7 +113,7 @@ class Trainer:
         if self.classes and data.labels is None:
             raise RequestError("conditional: True is not allowed for data without labels; allowed: False")
         self.data = data.to(self.device)
-        self.ema = Ema(self.network, (f"constant(decay={ema})",) if isinstance(ema, float) else ema)
+        self.ema = Ema(self.network, (f"constant(decay={ema})",) if isinstance(ema, int | float) else ema)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, betas=betas, fused=True)
         if compile:
             self.network.compile()  # in place: names of weights stay what they are
@@ -124,7 +124,9 @@ class Trainer:
 
     def _part(self, rank: int, processes: int) -> slice:
         if self.batch % processes:
-            raise RequestError(f"train.batch: {self.batch} is not allowed with {processes} processes; allowed: multiples")
+            raise RequestError(
+                f"train.batch: {self.batch} is not allowed with {processes} processes; allowed: multiples"
+            )
         share = self.batch // processes
         return slice(rank * share, (rank + 1) * share)
 
@@ -147,8 +149,8 @@ class Trainer:
             yield self._advance()
             if self.step % PATIENCE == 0 and float(self._sums["in_a_row"]) >= PATIENCE:
                 raise Diverged(
-                    f"the last {int(self._sums['in_a_row'])} steps up to {self.step} had a loss or gradient that is not "
-                    "finite and were not applied; try a lower train.lr, or train.precision bf16 or fp32"
+                    f"the last {int(self._sums['in_a_row'])} steps up to {self.step} had a loss or gradient that is "
+                    "not finite and were not applied; try a lower train.lr, or train.precision bf16 or fp32"
                 )
 
     def _advance(self) -> TrainStep:
@@ -173,14 +175,16 @@ class Trainer:
         """Loss and gradients of micro-batch ``draw`` (0, 1, ... over the whole training); the loss is detached."""
         pictures = self.data.batch(draw, self.batch, seed=self.seed, flip=self.flip, part=self.part)
         random = generator(self.seed, "noise", draw, device=self.device)
-        # The whole batch's noise is drawn on every process, and each takes its part: cheap, and the same for any number.
+        # The noise of the whole batch is drawn on every process, and each takes its part: the same for any number.
         shape = (self.batch, *pictures.x0.shape[1:])
         noise = torch.randn(shape, generator=random, device=self.device)[self.part]
         spread = torch.rand(self.batch, generator=random, device=self.device, dtype=wide(self.device))
         strata = torch.randperm(self.batch, generator=random, device=self.device)
         position = self.diffusion.position(((strata + spread) / self.batch)[self.part])
         hidden = torch.rand(self.batch, generator=random, device=self.device)[self.part] < self.label_drop
-        label = pictures.label.masked_fill(hidden, self.classes) if self.classes and pictures.label is not None else None
+        label = (
+            pictures.label.masked_fill(hidden, self.classes) if self.classes and pictures.label is not None else None
+        )
         torch.manual_seed(derive(self.seed, "dropout", draw, self.accelerator.process_index))
         x0 = pictures.x0.to(memory_format=torch.channels_last)
         loss = self._wrapped(x0, label, position=position, noise=noise).mean()
