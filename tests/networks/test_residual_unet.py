@@ -377,3 +377,21 @@ def test_options_out_of_range_are_refused(option):
     name = option.partition("=")[0]
     with pytest.raises(RequestError, match=f"network: residual_unet.*{name} "):
         networks.bind(f"residual_unet({option})")
+
+
+def test_patches_keep_the_picture_and_cost_a_quarter():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    costs = []
+    for patch, mults in ((1, (1, 2)), (2, (1, 2))):
+        network = ResidualUnet(16, mults, blocks=1, attention=(), patch=patch)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+        x = torch.randn(2, 3, 16, 32)
+        with FlopCounterMode(display=False) as counter:
+            assert network(x, torch.tensor([3.0, 500.0])).shape == x.shape
+        costs.append(counter.get_total_flops())
+    assert 0.2 < costs[1] / costs[0] < 0.35
+    with pytest.raises(RequestError, match="image_size: 18 is not divisible by 4"):
+        network(torch.randn(1, 3, 18, 32), torch.zeros(1))

@@ -19,6 +19,7 @@ from ddm.errors import DdmError
 from ddm.generators import DiffusionGenerator
 from ddm.images import grid, save_png, to_uint8
 from ddm.runs import build, checkpointing, curves, environment, log
+from ddm.runs.atomic import SaveError
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
 from ddm.runs.trackers import open_trackers
@@ -98,7 +99,12 @@ class _Session:
             processes=self.trainer.accelerator.num_processes,
         )
         self.trackers = open_trackers(
-            config.trackers, folder=run.path, name=run.name, config=config.model_dump(mode="json"), say=console.say
+            config.trackers,
+            folder=run.path,
+            name=run.name,
+            config=config.model_dump(mode="json"),
+            say=console.say,
+            step=self.first,
         )
         self.saved = self.sampled = self.first
         self.clock = Clock(self.first)
@@ -143,7 +149,10 @@ class _Session:
             if due(every.log, step.number) or step.number == trainer.total:
                 self._log(step.lr, bar)
             if due(every.save, step.number):
-                self._save()
+                try:
+                    self._save()
+                except SaveError as error:  # a full disk may have room again by the next time
+                    self.console.say(f"not saved at step {step.number}: {error}; training goes on")
             if due(every.sample, step.number):
                 self._sample()
             if self.stop.signal is not None:
@@ -177,6 +186,7 @@ class _Session:
 
     def _save(self) -> None:
         with self.clock.pause():
+            log.sync(self.run.metrics)
             checkpointing.save(self.run, self.trainer, self.data)
             curves.draw_loss(
                 log.read(self.run.metrics), self.run.path / "loss.png", title=f"{self.run.name}: training loss"

@@ -219,6 +219,8 @@ class ResidualUnet(Network):
         dropout: probability, before the second convolution of every block.
         film: the embedding scales and shifts the features; ``False`` adds it to them, as DDPM does.
         head_width: channels of an attention head, at least; ``None`` for one head.
+        patch: squares of this side become one pixel of ``patch**2`` times the channels at the entry, and are laid out
+            again at the exit: with 2 the first level works at half the side, at a quarter of the cost.
 
     Raises:
         RequestError: ``channels``, ``size`` or ``attention`` is not possible.
@@ -237,16 +239,19 @@ class ResidualUnet(Network):
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         film: bool = True,
         head_width: Positive | None = 64,
+        patch: Positive = 1,
     ):
-        super().__init__(channels=channels, classes=classes, divisor=2 ** (len(mults) - 1))
+        super().__init__(channels=channels, classes=classes, divisor=patch * 2 ** (len(mults) - 1))
         self.check_size(size, size)
         features, bottom = 4 * width, len(mults) - 1
         widths = [width * mult for mult in mults]
         block = partial(ResidualBlock, features=features, dropout=dropout, film=film, head_width=head_width)
-        level_blocks = [partial(block, attention=here) for here in attentive_levels(attention, size, len(mults))]
+        attentive = attentive_levels(attention, size // patch, len(mults))
+        level_blocks = [partial(block, attention=here) for here in attentive]
 
         self.conditioning = Conditioning(width, features, classes=classes)
-        self.entry = nn.Conv2d(channels, width, 3, padding=1)
+        self.patch = patch
+        self.entry = nn.Conv2d(channels * patch**2, width, 3, padding=1)
         kept = [width]  # channels of every output that waits for the way up
         self.down = nn.ModuleList()
         for i, here in enumerate(widths):
@@ -259,7 +264,7 @@ class ResidualUnet(Network):
             below, extra = widths[min(i + 1, bottom)], [kept.pop() for _ in range(blocks + 1)]
             self.up.append(UpLevel(below, widths[i], kept=extra, block=level_blocks[i], resize=i > 0))
         self.norm = group_norm(width)
-        self.exit = zeroed(nn.Conv2d(width, channels, 3, padding=1))
+        self.exit = zeroed(nn.Conv2d(width, channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """One pass.
@@ -279,10 +284,10 @@ class ResidualUnet(Network):
             raise RequestError(f"channels: {x.shape[1]} is not what this network takes; allowed: {self.channels}")
         self.check_size(*x.shape[2:])
         embedding = self.conditioning(t, label)
-        kept = [self.entry(x)]
+        kept = [self.entry(F.pixel_unshuffle(x, self.patch))]
         for level in self.down:
             kept += level(kept[-1], embedding)
         x = self.middle2(self.middle1(kept[-1], embedding), embedding)
         for level in self.up:
             x = level(x, kept, embedding)
-        return self.exit(F.silu(self.norm(x)))
+        return F.pixel_shuffle(self.exit(F.silu(self.norm(x))), self.patch)
