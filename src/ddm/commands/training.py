@@ -148,13 +148,13 @@ class _Session:
             bar.update(step.number)
             if due(every.log, step.number) or step.number == trainer.total:
                 self._log(step.lr, bar)
+            if due(every.sample, step.number):
+                self._sample()  # before saving: a run killed in between samples again
             if due(every.save, step.number):
                 try:
                     self._save()
                 except SaveError as error:  # a full disk may have room again by the next time
                     self.console.say(f"not saved at step {step.number}: {error}; training goes on")
-            if due(every.sample, step.number):
-                self._sample()
             if self.stop.signal is not None:
                 break
         if self.saved < trainer.step:
