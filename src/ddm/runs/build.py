@@ -1,0 +1,81 @@
+"""A Config made into objects; the only file that knows both sides."""
+
+from typing import Any
+
+import torch
+
+from ddm.data import ImageSet, get_data, sources
+from ddm.diffusion import GaussianDiffusion, make_grid, samplers
+from ddm.errors import RequestError
+from ddm.networks import Network, networks
+from ddm.runs.config import Config, Sampling
+from ddm.runs.trackers import check_trackers
+from ddm.training import Trainer, averages
+
+
+def check(config: Config) -> None:
+    """Bind every choice of a Config, before data or device is touched.
+
+    Raises:
+        RequestError: one line that names the field, the value and what is allowed.
+    """
+    sources.check(config.data, field="data")
+    for rule in config.train.ema:
+        averages.check(rule, field="train.ema")
+    check_trackers(config.trackers)
+    if not config.train.ema:
+        raise RequestError("train.ema: no average is not allowed; allowed: one or more, e.g. constant(decay=0.9999)")
+    with torch.device("meta"):  # the shape of the network without its memory
+        network = make_network(config, channels=3, classes=10 if config.conditional else 0)
+    network.check_size(config.image_size, config.image_size)
+    diffusion = make_diffusion(config, network)
+    samplers.check(config.sample.sampler, field="sample.sampler")
+    make_grid(config.sample.grid, diffusion.sigmas, config.sample.steps)
+    if config.sample.guidance != 1 and not config.conditional:
+        raise RequestError(
+            f"sample.guidance: {config.sample.guidance} is not allowed when conditional is False; allowed: 1"
+        )
+
+
+def make_network(config: Config, *, channels: int, classes: int) -> Network:
+    """The backbone, with fresh weights from torch's global generator."""
+    network = networks.bind(config.network, field="network")
+    given = {"channels": channels, "classes": classes, "size": config.image_size}
+    taken = networks.parameters(network.func)
+    return network(**{name: value for name, value in given.items() if name in taken})
+
+
+def make_diffusion(config: Config, network: Network) -> GaussianDiffusion:
+    """The network with the schedule, objective and weighting of the Config."""
+    return GaussianDiffusion(
+        network,
+        timesteps=config.timesteps,
+        schedule=config.schedule,
+        objective=config.objective,
+        weighting=config.weighting,
+    )
+
+
+def make_data(config: Config) -> ImageSet:
+    """The pictures of the Config, read and cached.
+
+    Raises:
+        RequestError: they cannot be had, or have no labels where the Config wants them.
+    """
+    data = get_data(config.data, config.train.batch, config.image_size)
+    if config.conditional and data.labels is None:
+        raise RequestError(f"conditional: True is not allowed, {config.data} has no labels; allowed: False")
+    return data
+
+
+def make_trainer(config: Config, data: ImageSet, *, device: str) -> Trainer:
+    """A trainer at step 0: the same Config gives the same initial weights."""
+    torch.manual_seed(config.train.seed)
+    classes = len(data.classes) if config.conditional else 0
+    diffusion = make_diffusion(config, make_network(config, channels=data.channels, classes=classes))
+    return Trainer(diffusion, data, device=device, **config.train.model_dump())
+
+
+def sampling_options(sample: Sampling) -> dict[str, Any]:
+    """The options of a :class:`ddm.generators.DiffusionGenerator` in these settings."""
+    return sample.model_dump(exclude={"count"})

@@ -1,0 +1,145 @@
+"""A run on disk: its folder, who may write to it, and what it is a run of."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from ddm.errors import RequestError
+from ddm.runs.atomic import replace_file
+from ddm.runs.config import Config, flatten, validate
+
+FORMAT = 1
+"""Of run folders; a folder of a later format is refused."""
+
+
+class Run:
+    """The folder of a run. See :meth:`start` for one to train in, :meth:`open` for one to read.
+
+    Attributes:
+        path: the folder.
+        config: what it is a run of.
+    """
+
+    def __init__(self, path: Path, config: Config):
+        self.path, self.config = path, config
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.metrics = path / "metrics.jsonl"
+        self._lock = FileLock(path / ".lock", timeout=0)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.name
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """The run in a folder.
+
+        Raises:
+            RequestError: no run is there, or one this version cannot read.
+        """
+        return cls(path, read_config(path / "config.yaml"))
+
+    @classmethod
+    def start(cls, path: Path, config: Config, *, fresh: bool = False) -> "Run":
+        """Make the folder, or take up the run in it if it has the same settings, and hold its lock.
+
+        Args:
+            path: the folder.
+            config: the settings asked for.
+            fresh: move an older run of that name aside first.
+
+        Raises:
+            RequestError: the folder holds a run with other settings, something that is no run, or is in use.
+        """
+        if fresh and path.exists():
+            move_aside(path)
+        if (path / "config.yaml").exists():
+            run = cls.open(path)
+            run._acquire()
+            cls.refuse_other(path, config)
+            return run
+        cls.refuse_other(path, config)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path, config)
+        run._acquire()
+        replace_file(path / "config.yaml", dump_config(config).encode())
+        return run
+
+    def _acquire(self) -> None:
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise RequestError(
+                f"name: {str(self.path)!r} is in use by another process that trains; choose another --name"
+            ) from None
+
+    def release(self) -> None:
+        """Let other processes train in this folder."""
+        self._lock.release()
+
+    @classmethod
+    def refuse_other(cls, path: Path, config: Config) -> None:
+        """Raise :class:`RequestError` if the folder holds a run with other settings, or something that is no run."""
+        if not (path / "config.yaml").exists():
+            if path.is_dir() and any(each.name != ".lock" for each in path.iterdir()):
+                raise RequestError(f"name: {str(path)!r} holds something that is not a run; choose another --name")
+            return
+        old, new = flatten(cls.open(path).config.model_dump()), flatten(config.model_dump())
+        changed = [f"{field} is {old[field]!r} there and {new[field]!r} here" for field in old if old[field] != new[field]]
+        if changed:
+            raise RequestError(
+                f"name: {str(path)!r} is a run with other settings: {'; '.join(changed)}; choose another --name, "
+                "or --fresh to move the old run aside"
+            )
+
+
+def dump_config(config: Config) -> str:
+    """A Config as YAML; :func:`read_config` gives it back."""
+    return yaml.safe_dump({"format": FORMAT, **config.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
+
+
+def read_config(path: Path) -> Config:
+    """The Config in a YAML file.
+
+    Raises:
+        RequestError: no such file, not a Config, or one of a later format.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"source: {str(path.parent)!r} is not a run: it has no {path.name}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+        raise RequestError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise RequestError(f"{path}: is not a list of settings")
+    return from_plain(values, source=str(path))
+
+
+def from_plain(values: dict[str, Any], *, source: str) -> Config:
+    """A Config from plain values with their format number; raises as :func:`read_config` does."""
+    found = values.get("format")
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        raise RequestError(f"{source}: format: {found!r} is not allowed; allowed: 1 to {FORMAT}")
+    if found > FORMAT:
+        raise RequestError(
+            f"{source}: format: {found} was made by a newer ddm; allowed: 1 to {FORMAT}; upgrade denoising-diffusion-model"
+        )
+    return validate({key: value for key, value in values.items() if key != "format"}, source=f"{source}: ")
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a folder to NAME.old-TIME beside it; nothing is deleted."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    aside = path.with_name(f"{path.name}.old-{stamp}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.old-{stamp}-{number}")
+    os.rename(path, aside)
+    return aside

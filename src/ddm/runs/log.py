@@ -1,0 +1,150 @@
+"""Append-only records of a run, one JSON object a line: ``metrics.jsonl``, ``evaluations.jsonl``.
+
+A record is a line that ends. What follows the last line end was being written when the process died: readers pass over
+it, and the next :func:`append` removes it. JSON has no NaN and no infinities; they are written as the strings
+``"nan"``, ``"inf"`` and ``"-inf"`` and read back as floats (and so would be a text of just these letters).
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ddm.errors import DdmError
+from ddm.runs import atomic
+
+_BLOCK = 4096
+_SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a record. It survives the death of the process when this returns, and a power cut after :func:`sync`.
+
+    Raises:
+        SaveError: the system refused; the file is as it was.
+    """
+    line = json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+    with atomic.saving(path, len(line)):
+        descriptor = atomic.disk.append(path)
+        try:
+            end = _whole_length(descriptor)
+            if end != os.fstat(descriptor).st_size:
+                atomic.disk.truncate(descriptor, end)
+            try:
+                atomic.write_all(descriptor, line)
+            except OSError:
+                with suppress(OSError):  # else the next append removes what was written
+                    atomic.disk.truncate(descriptor, end)
+                raise
+        finally:
+            atomic.disk.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Make the records survive a power cut; a file that does not exist has none.
+
+    Raises:
+        SaveError: the system refused.
+    """
+    if path.exists():
+        with atomic.saving(path):
+            descriptor = atomic.disk.append(path)
+            try:
+                atomic.disk.sync(descriptor)
+            finally:
+                atomic.disk.close(descriptor)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All records, in the order in which they were written; none where there is no file.
+
+    Raises:
+        DdmError: a line that ends is not a record, or the file cannot be read.
+    """
+    records = []
+    for number, line in enumerate(_lines(path), 1):
+        record = _record(line)
+        if record is None:
+            raise DdmError(f"{path}, line {number}: not a record; delete the line to go on without it")
+        records.append(record)
+    return records
+
+
+def truncate(path: Path, after_step: int) -> None:
+    """Drop the records of later steps and whatever is torn, so that a resumed run writes what an unbroken one would.
+
+    A power cut may garble lines written after the last :func:`sync`; such lines at the end go too. Records without a
+    ``step`` stay, and so does every byte of the lines that stay.
+
+    Raises:
+        DdmError: a line before one that stays is not a record.
+        SaveError: the system refused; the file is as it was.
+    """
+    if not path.exists():
+        return
+    kept, bad = [], None
+    for number, line in enumerate(_lines(path), 1):
+        record = _record(line)
+        if record is None:
+            bad = bad or number
+        elif record.get("step", after_step) <= after_step:
+            if bad:
+                raise DdmError(f"{path}, line {bad}: not a record; delete the line to go on without it")
+            kept.append(line + b"\n")
+    data = b"".join(kept)
+    if len(data) != path.stat().st_size:
+        atomic.replace_file(path, data)
+
+
+def _lines(path: Path) -> list[bytes]:
+    """The lines that end."""
+    try:
+        return path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DdmError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return _decoded(value) if isinstance(value, dict) else None
+
+
+def _whole_length(descriptor: int) -> int:
+    """The file's length up to its last line end."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        found = os.read(descriptor, end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _encoded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encoded(each) for each in value]
+    return value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SPECIAL.get(value, value)
+    if isinstance(value, dict):
+        return {key: _decoded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_decoded(each) for each in value]
+    return value
