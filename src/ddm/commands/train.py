@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the request, train, say what came of it."""
-    console = Console(quiet=arguments.quiet, json=arguments.json)
+    console = Console(quiet=arguments.quiet or os.environ.get("RANK", "0") != "0", json=arguments.json)
     base, name = find_recipe(arguments.recipe)
     config = override(base, dict(changes(arguments)))
     name = check_name(arguments.name or name)
@@ -76,7 +77,11 @@ def check_name(name: str) -> str:
 
 
 def report(outcome: "Outcome", console: Console) -> int:
-    """The last words; nothing here can change what was saved."""
+    """The last words, of one process; nothing here can change what was saved."""
+    from ddm.commands.training import is_main
+
+    if not is_main():
+        return outcome.status
     console.result(str(outcome.path), **json.loads(json.dumps(vars(outcome), default=str)))
     console.say(f"{outcome.verdict}  next: {outcome.following}")
     return outcome.status

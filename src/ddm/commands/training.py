@@ -23,7 +23,10 @@ from ddm.runs.atomic import SaveError
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
 from ddm.runs.trackers import open_trackers
-from ddm.training import Diverged, Trainer, has_bf16, pick_device
+from ddm.training import Diverged, Trainer, TrainStep, has_bf16, pick_device
+
+AGREE_EVERY = 10
+"""Steps between two agreements of several processes on whether to stop; each waits for the devices."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,17 @@ def train(config: Config, path: Path, *, device: str, fresh: bool, console: Cons
     if not fresh:
         Run.refuse_other(path, config)
     data = build.make_data(config)  # before the folder is made: a request that cannot be met leaves nothing behind
-    run = Run.start(path, config, fresh=fresh)
+    run = Run.start(path, config, fresh=fresh) if is_main() else Run(path, config)
     try:
         with stop_on_signals() as stop:
             return _Session(run, data, device, console, stop).carry_out()
     finally:
         run.release()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes: the only one, or the first of a launcher's."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class _Session:
@@ -86,20 +94,18 @@ class _Session:
         self.trainer = build.make_trainer(config, self.data, device=device)
         self._introduce()
         known = run.metrics.exists()
-        self.first = checkpointing.resume(run, self.trainer, self.data, console.say)
+        with self.trainer.accelerator.main_process_first():  # which may have to set a damaged checkpoint aside
+            self.first = checkpointing.resume(run, self.trainer, self.data, console.say)
         if self.first:
             console.say(f"resuming {run.path} at step {self.first:,} of {config.train.steps:,}")
         elif known:
             console.say(f"{run.path} has no checkpoint yet: starting from step 0")
-        environment.record(
-            run.path / "environment.json",
-            self.trainer.device,
-            from_step=self.first,
-            precision=self.trainer.precision,
-            processes=self.trainer.accelerator.num_processes,
-        )
+        if is_main():
+            log.truncate(run.metrics, after_step=self.first)  # what a killed process logged after it had saved
+            facts = {"precision": self.trainer.precision, "processes": self.trainer.accelerator.num_processes}
+            environment.record(run.path / "environment.json", self.trainer.device, from_step=self.first, **facts)
         self.trackers = open_trackers(
-            config.trackers,
+            config.trackers if is_main() else (),
             folder=run.path,
             name=run.name,
             config=config.model_dump(mode="json"),
@@ -143,24 +149,43 @@ class _Session:
         return Outcome(run.path, trainer.step, 0, verdict, f"ddm sample {run.path}")
 
     def _loop(self, bar: Bar) -> None:
-        every, trainer = self.run.config.every, self.trainer
+        trainer = self.trainer
         for step in trainer.steps():
             bar.update(step.number)
-            if due(every.log, step.number) or step.number == trainer.total:
-                self._log(step.lr, bar)
-            if due(every.sample, step.number):
-                self._sample()  # before saving: a run killed in between samples again
-            if due(every.save, step.number):
-                try:
-                    self._save()
-                except SaveError as error:  # a full disk may have room again by the next time
-                    self.console.say(f"not saved at step {step.number}: {error}; training goes on")
-            if self.stop.signal is not None:
+            if is_main():
+                self._record(step, bar)
+            if self._told_to_stop(step.number):
                 break
-        if self.saved < trainer.step:
+        if is_main() and self.saved < trainer.step:
             self._save()
-        if self.sampled < trainer.step and self.stop.signal is None and every.sample:
+        if is_main() and self.sampled < trainer.step and self.stop.signal is None and self.run.config.every.sample:
             self._sample()
+
+    def _record(self, step: TrainStep, bar: Bar) -> None:
+        """What is due at this step."""
+        every = self.run.config.every
+        if due(every.log, step.number) or step.number == self.trainer.total:
+            self._log(step.lr, bar)
+        if due(every.sample, step.number):
+            self._sample()  # before saving: a run killed in between samples again
+        if due(every.save, step.number):
+            try:
+                self._save()
+            except SaveError as error:  # a full disk may have room again by the next time
+                self.console.say(f"not saved at step {step.number}: {error}; training goes on")
+
+    def _told_to_stop(self, step: int) -> bool:
+        """Whether a signal came, to any process: they must leave at the same step, or some wait for the others."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return self.stop.signal is not None
+        if step % AGREE_EVERY:
+            return False
+        told = torch.tensor(float(self.stop.signal or 0), device=self.trainer.device)
+        signals = accelerator.gather(told.reshape(1))
+        assert isinstance(signals, torch.Tensor)
+        self.stop.signal = int(signals.max()) or None
+        return self.stop.signal is not None
 
     def _log(self, lr: float, bar: Bar) -> None:
         trainer = self.trainer

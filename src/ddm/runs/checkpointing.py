@@ -43,7 +43,7 @@ def best_step(run: Run) -> int | None:
 
 
 def resume(run: Run, trainer: Trainer, data: ImageSet, say: Callable[[str], None]) -> int:
-    """Continue the trainer from the run's newest sound checkpoint and cut the logs back to it; returns its step, or 0.
+    """Continue the trainer from the run's newest sound checkpoint; returns its step, or 0 where there is none.
 
     Raises:
         RequestError: the checkpoint is of another network, or the pictures are not those it was trained on.
@@ -56,7 +56,6 @@ def resume(run: Run, trainer: Trainer, data: ImageSet, say: Callable[[str], None
         if digest != data.digest:
             raise RequestError(f"data: {run.config.data} no longer holds the pictures that {path} was trained on")
         trainer.load(loaded.tensors, loaded.state["trainer"])
-    log.truncate(run.metrics, after_step=trainer.step)
     return trainer.step
 
 

@@ -91,7 +91,9 @@ class Run:
                 raise RequestError(f"name: {str(path)!r} holds something that is not a run; choose another --name")
             return
         old, new = flatten(cls.open(path).config.model_dump()), flatten(config.model_dump())
-        changed = [f"{field} is {old[field]!r} there and {new[field]!r} here" for field in old if old[field] != new[field]]
+        changed = [
+            f"{field} is {old[field]!r} there and {new[field]!r} here" for field in old if old[field] != new[field]
+        ]
         if changed:
             raise RequestError(
                 f"name: {str(path)!r} is a run with other settings: {'; '.join(changed)}; choose another --name, "
@@ -128,7 +130,8 @@ def from_plain(values: dict[str, Any], *, source: str) -> Config:
         raise RequestError(f"{source}: format: {found!r} is not allowed; allowed: 1 to {FORMAT}")
     if found > FORMAT:
         raise RequestError(
-            f"{source}: format: {found} was made by a newer ddm; allowed: 1 to {FORMAT}; upgrade denoising-diffusion-model"
+            f"{source}: format: {found} was made by a newer ddm; allowed: 1 to {FORMAT}; "
+            "pip install --upgrade denoising-diffusion-model"
         )
     return validate({key: value for key, value in values.items() if key != "format"}, source=f"{source}: ")
 

@@ -1,0 +1,64 @@
+"""What the documentation tells people to type is typed here."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ddm.cli import VERBS, main
+from ddm.commands import data, doctor, sample, train
+from ddm.commands import list as list_
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every ddm command in a fenced block or between backquotes, and in the examples of --help."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
+        lines += re.findall(r"`(ddm [^`\n]+)`", BLOCK.sub("", text))
+        found += [line.strip() for line in lines]
+    for module in (data, doctor, list_, sample, train):
+        found += [line.strip() for line in module.EXAMPLES.splitlines()]
+    found = [line.split("  ")[0].split(" #")[0].rstrip() for line in found if line.startswith("ddm ")]
+    return sorted({line for line in found if not re.search(r"[A-Z]{4,}|\.\.\.", line)})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_shown_is_a_command(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.chdir(tmp_path)
+    verb, *arguments = shlex.split(command)[1:]
+    assert verb in VERBS
+    if verb == "train":
+        assert main(["train", *arguments, "--dry-run"]) == 0, capsys.readouterr().err
+    elif verb == "sample":  # all but the run is right
+        assert main(["sample", *arguments]) == 2
+        assert "is neither a run folder nor a checkpoint" in capsys.readouterr().err
+    else:
+        with pytest.raises(SystemExit, match="0"):
+            main([verb, *arguments, "--help"])
+
+
+def test_there_are_commands_to_check():
+    assert len(commands()) > 12
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = [block for language, block in BLOCK.findall((ROOT / "README.md").read_text()) if language == "python"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 12
+    exec(compile(code.replace("train(100)", "train(2)"), "README.md", "exec"), {})
+    assert (tmp_path / "pictures.png").stat().st_size > 1000
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name} -> {target}"
