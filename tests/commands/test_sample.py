@@ -57,6 +57,11 @@ def test_grid_folder_and_npz_hold_the_same_pictures(run: Path, tmp_path: Path, c
     assert seeds.tolist() == [0, 1, 2, 3, 4]
     # Another batch size may round a level differently, no more.
     assert np.abs(np.stack(pictures(tmp_path / "a")).astype(int) - images).max() <= 1
+    with Image.open(tmp_path / "a" / "000003.png") as picture:
+        facts, line = json.loads(picture.text["ddm"]), picture.text["parameters"]
+    assert (facts["seed"], facts["sampler"], facts["steps"], facts["step"]) == (3, "heun", 3, 4)
+    assert line.startswith("Steps: 3, Sampler: heun, CFG scale: 2.0, Seed: 3, Size: 8x8, Model hash: ")
+    assert str(tmp_path) not in str(facts)
     with Image.open(tmp_path / "a.png") as sheet:
         first = np.asarray(sheet)[12:108:12, 12:108:12]
     assert (first == images[0]).all()

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ddm.cli import main
 from ddm.runs import checkpoints
+from kill_and_compare import assert_same_run, records
 
 TINY = [
     "--data",
@@ -36,25 +37,6 @@ def ddm(*arguments: object) -> int:
 
 def train(folder: Path, name: str, *more: object) -> int:
     return ddm("train", "shapes", "--runs", folder, "--name", name, *TINY, *more)
-
-
-def records(run: Path) -> list[dict]:
-    """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in each.items() if k not in ("images_per_second", "memory_gb", "time")} for each in lines]
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert records(one) == records(other)
-    assert checkpoints.steps(one / "checkpoints") == checkpoints.steps(other / "checkpoints")
-    for step in checkpoints.steps(one / "checkpoints"):
-        ours, theirs = (checkpoints.load(each / "checkpoints" / f"{step:06d}") for each in (one, other))
-        assert ours.state["trainer"] == theirs.state["trainer"]
-        assert ours.tensors.keys() == theirs.tensors.keys()
-        for group, tensors in ours.tensors.items():
-            assert tensors.keys() == theirs.tensors[group].keys()
-            for name, value in tensors.items():
-                assert torch.equal(value, theirs.tensors[group][name]), (step, group, name)
 
 
 def test_a_run_leaves_everything_behind(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -1,6 +1,7 @@
 """What ``ddm sample`` does once the request is in order."""
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from ddm.errors import RequestError
 from ddm.images import grid, save_png, to_pil, to_uint8
 from ddm.runs.sources import Model, load
 from ddm.seeding import PictureNoise
+from ddm.version import __version__
 
 FILMS = (".gif", ".webp")
 SAMPLING = ("sampler", "steps", "grid", "guidance", "clip")
@@ -41,7 +43,7 @@ def sample(arguments: argparse.Namespace, out: Path, console: Console) -> int:
         if out.suffix.lower() in FILMS:
             write_film(out, list(frames(model, seeds, arguments.label, bar)))
         else:
-            write(out, model, seeds, batches(model, seeds, arguments, bar))
+            write(out, model, seeds, batches(model, seeds, arguments, bar), arguments)
     seconds = time.monotonic() - started
     console.say(f"{len(seeds)} pictures in {seconds:.1f} s ({len(seeds) / seconds:.1f} a second)")
     console.result(str(out), out=out, count=len(seeds), seed=arguments.seed, seconds=seconds, checkpoint=model.path)
@@ -75,19 +77,46 @@ def sheet(pictures: Tensor) -> Tensor:
     return grid(pictures, scale=max(1, 96 // pictures.shape[-1]))
 
 
-def write(out: Path, model: Model, seeds: range, made: Iterator[Tensor]) -> None:
+def write(out: Path, model: Model, seeds: range, made: Iterator[Tensor], arguments: argparse.Namespace) -> None:
     """Write pictures as the ending of ``out`` says; a folder gets each batch as soon as it is there."""
-    text = {"ddm": f"{model.config.network} step {model.step} {model.weights}"}
     if out.suffix.lower() == ".npz":
         out.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(out, images=torch.cat(list(made)).permute(0, 2, 3, 1).numpy(), seeds=np.array(seeds))
     elif out.suffix.lower() == ".png":
-        save_png(out, sheet(torch.cat(list(made))), text=text)
+        save_png(out, sheet(torch.cat(list(made))), text=metadata(model, seeds, arguments))
     else:
         remaining = iter(seeds)
         for pictures in made:
             for picture, seed in zip(pictures, remaining):
-                save_png(out / f"{seed:06d}.png", picture, text=text)
+                save_png(out / f"{seed:06d}.png", picture, text=metadata(model, range(seed, seed + 1), arguments))
+
+
+def metadata(model: Model, seeds: range, arguments: argparse.Namespace) -> dict[str, str]:
+    """The text chunks of a PNG: ``parameters``, the line that existing viewers show, and ``ddm``, the same as JSON.
+
+    Never a path or a name of the user's.
+    """
+    settings = model.config.sample.model_dump(exclude={"count"}) | {
+        name: value for name, value in vars(arguments).items() if name in SAMPLING
+    }
+    _, height, width = model.generator.shape
+    facts = {
+        "format": 1,
+        "ddm": __version__,
+        "seed": seeds.start,
+        "count": len(seeds),
+        "label": arguments.label,
+        **settings,
+        "weights": model.weights,
+        "step": model.step,
+        "network": model.config.network,
+        "checkpoint_sha256": model.digest,
+    }
+    line = (
+        f"Steps: {settings['steps']}, Sampler: {settings['sampler']}, CFG scale: {settings['guidance']}, "
+        f"Seed: {seeds.start}, Size: {width}x{height}, Model hash: {model.digest[:10]}"
+    )
+    return {"parameters": line, "ddm": json.dumps(facts)}
 
 
 def write_film(out: Path, pictures: list[Tensor]) -> None:

@@ -1,7 +1,6 @@
 """What ``ddm train`` does once the request is in order."""
 
 import os
-import resource
 import signal
 import sys
 import time
@@ -290,7 +289,11 @@ def due(every: int, step: int) -> bool:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the most so far: of the GPU where there is one, else of this process."""
+    """Bytes at the most so far: of the GPU where there is one, else of this process; 0 where that is not told."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has none
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

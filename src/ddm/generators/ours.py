@@ -74,7 +74,7 @@ class DiffusionGenerator:
             training = network.training
             network.eval()
             try:
-                with torch.inference_mode():
+                with torch.no_grad():
                     step = next(steps, None)
             finally:
                 network.train(training)

@@ -13,7 +13,7 @@ from ddm.runs import build, checkpoints
 from ddm.runs.checkpointing import check_network, checkpoint_config
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
-from ddm.runs.manifest import BadCheckpoint
+from ddm.runs.manifest import BadCheckpoint, read_manifest
 from ddm.training import check_tensors, pick_device
 
 
@@ -28,6 +28,7 @@ class Model:
         path: of the checkpoint.
         step: of the checkpoint.
         weights: ``ema``, ``ema-1``, ... or ``raw``.
+        digest: SHA-256 of the file of those weights.
     """
 
     config: Config
@@ -36,6 +37,7 @@ class Model:
     path: Path
     step: int
     weights: str
+    digest: str
 
     def sample(self, count: int = 16, *, seed: int = 0, label: str | None = None) -> Tensor:
         """Pictures of the seeds ``seed, seed + 1, ...``: uint8 ``[count, c, h, w]``.
@@ -82,7 +84,9 @@ def load(
     place = pick_device(device)
     path, run_config = find_checkpoint(Path(source).expanduser(), say)
     try:
-        loaded = checkpoints.load(path, groups=_group_of(weights, path))
+        group = _group_of(weights, path)
+        loaded = checkpoints.load(path, groups=[group])
+        digest = read_manifest(path).files[f"{group}.safetensors"]["sha256"]
     except BadCheckpoint as error:
         raise RequestError(f"source: {error}") from None
     config = checkpoint_config(loaded.state, path)
@@ -91,22 +95,22 @@ def load(
     pictures = loaded.state["pictures"]
     classes = tuple(pictures["classes"]) if config.conditional else ()
     network = build.make_network(config, channels=pictures["channels"], classes=len(classes))
-    (tensors,) = loaded.tensors.values()
+    tensors = loaded.tensors[group]
     check_tensors(network.state_dict(), tensors, weights)
     network.load_state_dict(dict(tensors))
     diffusion = build.make_diffusion(config, network).to(place).eval().requires_grad_(False)
     options = build.sampling_options(config.sample) | sampling
     shape = (pictures["channels"], config.image_size, config.image_size)
     generator = DiffusionGenerator(diffusion, shape=shape, **options)
-    return Model(config, generator, classes, path, loaded.step, weights)
+    return Model(config, generator, classes, path, loaded.step, weights, digest)
 
 
-def _group_of(weights: str, path: Path) -> list[str]:
+def _group_of(weights: str, path: Path) -> str:
     there = sorted(each.stem for each in path.glob("*.safetensors") if each.stem != "state")
     names = {"raw" if name == "weights" else name: name for name in there}
     if weights not in names:
         raise unknown("weights", weights, names)
-    return [names[weights]]
+    return names[weights]
 
 
 def find_checkpoint(path: Path, say: Callable[[str], None]) -> tuple[Path, Config | None]:
