@@ -17,9 +17,11 @@ def draw_loss(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> N
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     steps, losses = [each["step"] for each in points], [each["loss"] for each in points]
-    axes.plot(steps, losses, color="#1f5fa8", linewidth=1, alpha=0.35, label="mean between records")
-    axes.plot(steps, smooth(losses), color="#1f5fa8", linewidth=2, label="smoothed")
+    axes.plot(steps, losses, color="#1f5fa8", linewidth=1, alpha=0.35, label="mean since the record before")
+    axes.plot(steps, smooth(losses), color="#1f5fa8", linewidth=2, label="running mean")
     axes.set(xlabel="optimiser step", ylabel="training loss", title=title, yscale="log")
+    for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis(lambda value, _: f"{value:g}")
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -27,12 +29,8 @@ def draw_loss(records: Sequence[dict[str, Any]], path: Path, *, title: str) -> N
     figure.savefig(path, dpi=120)
 
 
-def smooth(values: Sequence[float], *, window: float = 0.05) -> list[float]:
-    """An exponential average over about ``window`` of the curve, without bias at its start."""
-    keep = 1 - 1 / max(1.0, window * len(values))
-    total = weight = 0.0
-    result = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        result.append(total / weight)
-    return result
+def smooth(values: Sequence[float], *, window: float = 0.03) -> list[float]:
+    """The mean over ``window`` of the curve around each point, less at its ends, so that it does not lag behind."""
+    reach = int(window * len(values) / 2)
+    around = [values[max(0, i - reach) : i + reach + 1] for i in range(len(values))]
+    return [sum(each) / len(each) for each in around]
