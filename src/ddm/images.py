@@ -53,9 +53,9 @@ def to_pil(pixels: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array, MODES[array.shape[-1]])
 
 
-def save_png(path: Path, pixels: Tensor, *, text: Mapping[str, str] | None = None) -> None:
+def save_png(path: Path | str, pixels: Tensor, *, text: Mapping[str, str] | None = None) -> None:
     """Write uint8 ``[c, h, w]`` as PNG with the given text chunks, creating the folder where needed."""
-    info = PngInfo()
+    path, info = Path(path), PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
     path.parent.mkdir(parents=True, exist_ok=True)
