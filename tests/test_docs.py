@@ -1,16 +1,21 @@
-"""What the documentation tells people to type is typed here."""
+"""What the documentation tells people to type: every command is parsed and checked, the Python runs."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
 from ddm.cli import VERBS, main
 from ddm.commands import data, doctor, sample, train
 from ddm.commands import list as list_
 
 ROOT = Path(__file__).parent.parent
+samplers_module = importlib.import_module(
+    "ddm.diffusion.samplers"
+)  # the package's attribute of that name is a registry
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -59,6 +64,18 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     exec(compile(code.replace("train(100)", "train(2)"), "README.md", "exec"), {})
     assert (tmp_path / "pictures.png").stat().st_size > 1000
+
+
+def test_the_sampler_of_contributing_runs():
+    (code,) = [block for kind, block in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text()) if kind == "python"]
+    try:
+        exec(compile(code, "CONTRIBUTING.md", "exec"), dict(vars(samplers_module)))
+        sampler = samplers_module.samplers.bind("euler(stretch=1.0)")
+        grid = torch.linspace(8, 0, 9, dtype=torch.float64)
+        *_, last = sampler(lambda x, sigma: torch.full_like(x, 0.25), torch.full((1, 1, 1, 1), 8.0), grid, None)
+        assert last.x.item() == pytest.approx(0.25)
+    finally:
+        samplers_module.samplers._parts.pop("euler", None)
 
 
 def test_links_lead_somewhere():

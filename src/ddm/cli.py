@@ -76,6 +76,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not fail on it again
         return 0
+    except (OSError, RuntimeError) as error:
+        line = explain(error)
+        if line is None or os.environ.get("DDM_DEBUG"):
+            raise
+        print(f"ddm: {line}", file=sys.stderr)
+        return 1
+
+
+def explain(error: OSError | RuntimeError) -> str | None:
+    """One line for a failure of the machine; None for what must be a mistake of ours."""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
+        return "the device has too little memory; try a smaller --batch-size (with a larger train.accumulate)"
+    return None
 
 
 def dispatch(argv: list[str]) -> int:

@@ -1,5 +1,6 @@
 """``ddm train`` as a user meets it: the run folder, resuming, signals, and kills at any moment."""
 
+import errno
 import json
 import os
 import random
@@ -8,13 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
 
 from ddm.cli import main
-from ddm.runs import checkpoints
+from ddm.errors import RequestError
+from ddm.runs import checkpointing, checkpoints, log
+from ddm.runs.config import override
+from ddm.runs.folder import Run
+from ddm.runs.recipes import recipes
 from kill_and_compare import assert_same_run, records
 
 TINY = [
@@ -97,7 +103,7 @@ def test_other_settings_are_refused_and_fresh_moves_aside(tmp_path: Path, capsys
     assert train(tmp_path, "c", "--steps=2", "--lr=0.5") == 2
     error = capsys.readouterr().err.strip()
     assert error.splitlines()[-1] == (
-        f"ddm: name: '{tmp_path / 'c'}' is a run with other settings: train.lr is 0.002 there and 0.5 here; "
+        f"ddm: name: '{tmp_path / 'c'}' is a run with other settings: train.lr is 0.003 there and 0.5 here; "
         "choose another --name, or --fresh to move the old run aside"
     )
     assert (tmp_path / "c" / "metrics.jsonl").read_bytes() == before
@@ -122,12 +128,87 @@ def test_dry_run_prints_the_settings_and_leaves_nothing(tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["train"]["ema"] == ["power(width=0.1)", "constant(decay=0.9)"]
 
 
+class Standing:
+    """A trainer that stands at a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def tensors(self) -> dict:
+        return {"weights": {"w": torch.ones(1)}}
+
+    def counters(self) -> dict:
+        return {"step": self.step}
+
+
 def test_best_and_newest_are_kept(tmp_path: Path):
-    options = ("--steps=12", "--every.save=2", "--every.log=2", "--keep.last=1", "--keep.best=loss", "--every.sample=0")
-    assert train(tmp_path, "g", *options) == 0
-    losses = {each["step"]: each["loss"] for each in records(tmp_path / "g")}
-    assert checkpoints.steps(tmp_path / "g" / "checkpoints") == sorted({min(losses, key=losses.__getitem__), 12})
-    assert not (tmp_path / "g" / "samples").exists()
+    config = override(recipes["shapes"](), {"keep.last": 1, "keep.best": "loss"})
+    run = Run.start(tmp_path / "g", config)
+    data, left = SimpleNamespace(channels=3, classes=(), count=1, digest=""), []
+    for step, loss in ((10, 0.95), (20, 0.1), (30, 0.3), (40, 0.35)):
+        log.append(run.metrics, {"step": step, "loss": loss, "gradient_norm": 1.0})
+        checkpointing.save(run, Standing(step), data, since=step - 10)
+        checkpointing.prune(run)
+        left.append(checkpoints.steps(run.checkpoints))
+    assert left == [[10], [20], [20, 30], [20, 40]]
+    run.release()
+
+
+def test_a_fresh_start_never_pulls_the_folder_from_under_a_trainer(tmp_path: Path):
+    config = recipes["shapes"]()
+    run = Run.start(tmp_path / "h", config)
+    with pytest.raises(RequestError, match="is in use by another process"):
+        Run.start(tmp_path / "h", override(config, {"train.lr": 1}), fresh=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["h"]
+    run.release()
+
+
+def test_a_name_with_nothing_trained_under_it_is_free(tmp_path: Path):
+    config = recipes["shapes"]()
+    Run.start(tmp_path / "i", config).release()
+    other = override(config, {"train.lr": 1})
+    Run.start(tmp_path / "i", other).release()
+    assert Run.open(tmp_path / "i").config == other
+
+
+def test_a_run_without_a_sound_checkpoint_is_not_begun_anew(tmp_path: Path, capsys: pytest.CaptureFixture):
+    options = ("--steps=4", "--every.save=2", "--every.log=1")
+    assert train(tmp_path, "j", *options) == 0
+    before = (tmp_path / "j" / "metrics.jsonl").read_bytes()
+    for path in (tmp_path / "j" / "checkpoints").glob("*/ema.safetensors"):
+        path.write_bytes(path.read_bytes()[:-9])
+    assert train(tmp_path, "j", *options) == 1
+    assert "none of its checkpoints can be used (bad-000002, bad-000004)" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "j" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_truncated_newest_checkpoint_falls_back_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture):
+    options = ("--steps=4", "--every.save=2", "--every.log=1")
+    assert train(tmp_path, "l", *options) == 0
+    whole = records(tmp_path / "l")
+    damaged = tmp_path / "l" / "checkpoints" / "000004" / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert train(tmp_path, "l", *options) == 0
+    err = capsys.readouterr().err
+    assert "state.safetensors has" in err
+    assert "renamed to bad-000004" in err
+    assert "at step 2 of 4" in err
+    assert records(tmp_path / "l") == whole
+
+
+def test_a_disk_that_fails_ends_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "loss.png")
+
+    monkeypatch.setattr("ddm.runs.curves.draw_loss", full)
+    monkeypatch.setattr("ddm.commands.training.save_png", full)
+    assert train(tmp_path, "m", "--steps=2", "--every.save=1", "--every.sample=1") == 0
+    err = capsys.readouterr().err
+    assert "the curve of step 1 was not written" in err
+    assert "the grid of step 1 was not written" in err
+    assert checkpoints.steps(tmp_path / "m" / "checkpoints") == [1, 2]
 
 
 LONG = ("--steps=120", "--every.save=5", "--every.log=3", "--every.sample=50", "--keep.last=0")

@@ -65,10 +65,11 @@ def test_outputs_are_the_peers_in_other_shapes(channels: int, dim_mults: tuple[i
         assert difference(ours(x, t), theirs(x, t)) < 1e-5
 
 
+@pytest.mark.parametrize(("dim", "side"), [(16, 32), (64, 16)])
 @peers.float64()
-def test_gradients_are_the_peers():
-    ours, theirs = pair(16)
-    x, t = torch.randn(2, 3, 32, 32), torch.tensor([20.0, 700.0])
+def test_gradients_are_the_peers(dim: int, side: int):
+    ours, theirs = pair(dim)
+    x, t = torch.randn(2, 3, side, side), torch.tensor([20.0, 700.0])
     towards = torch.randn_like(x)
     to_input = []
     for network in (ours, theirs):

@@ -28,7 +28,7 @@ def save_until_killed(folder: Path, step: int) -> None:
 
 
 def newest_step(folder: Path) -> int:
-    path = checkpoints.latest(folder, lambda line: sys.exit(f"reported: {line}"))
+    path = checkpoints.latest(folder, lambda line: sys.exit(f"reported: {line}"), set_aside=True)
     if path is None:
         return 0
     loaded, step = checkpoints.load(path), int(path.name)

@@ -34,7 +34,7 @@ def test_round_trip(tmp_path):
     path = save(tmp_path / "run" / "checkpoints", 500)
     assert path == tmp_path / "run" / "checkpoints" / "000500"
     assert_holds(path, 500)
-    assert checkpoints.latest(path.parent, refuse_to_speak) == path
+    assert checkpoints.latest(path.parent, refuse_to_speak, set_aside=True) == path
     assert sorted(os.listdir(path)) == [
         "ema.safetensors",
         "manifest.json",
@@ -158,7 +158,7 @@ def test_whatever_fails_the_checkpoint_before_is_there(tmp_path, monkeypatch, qu
             except (atomic.SaveError, Crash) as error:
                 raised = error
         finished = disk.count < at
-        newest = checkpoints.latest(folder, refuse_to_speak)
+        newest = checkpoints.latest(folder, refuse_to_speak, set_aside=True)
         assert newest is not None, at
         content = checkpoints.load(newest).state["content"]
         assert content in ({1, 20} if raised else {20}), at
@@ -188,7 +188,7 @@ def test_no_power_cut_makes_a_wrong_checkpoint(tmp_path, monkeypatch, quick, sec
                 pass
         finished = disk.count < at
         disk.cut_power(folder, zeros=zeros, undo=undo)
-        newest = checkpoints.latest(folder, refuse_to_speak)
+        newest = checkpoints.latest(folder, refuse_to_speak, set_aside=True)
         assert newest is not None, at
         assert_holds(newest, 20 if newest.name == "000002" else checkpoints.load(newest).state["content"])
 
@@ -203,15 +203,15 @@ def test_killed_while_saving(tmp_path):
 
 def test_latest_passes_over_the_bad_ones_and_says_so(tmp_path):
     said = []
-    assert checkpoints.latest(tmp_path / "none", said.append) is None
-    assert checkpoints.latest(tmp_path, said.append) is None
+    assert checkpoints.latest(tmp_path / "none", said.append, set_aside=True) is None
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) is None
     assert said == []
     for step in (500, 1000, 1500, 2000):
         save(tmp_path, step)
     (tmp_path / "bad-001500").mkdir()
     (tmp_path / "001500" / "ema.safetensors").unlink()
     (tmp_path / "002000" / "weights.safetensors").write_bytes(b"")
-    assert checkpoints.latest(tmp_path, said.append) == tmp_path / "001000"
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) == tmp_path / "001000"
     length = (tmp_path / "001000" / "weights.safetensors").stat().st_size
     assert said == [
         f"{tmp_path}/002000: weights.safetensors has 0 bytes instead of {length}; renamed to bad-002000; "
@@ -220,7 +220,7 @@ def test_latest_passes_over_the_bad_ones_and_says_so(tmp_path):
     ]
     assert sorted(os.listdir(tmp_path)) == ["000500", "001000", "bad-001500", "bad-001500-2", "bad-002000"]
     said.clear()
-    assert checkpoints.latest(tmp_path, said.append) == tmp_path / "001000"
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) == tmp_path / "001000"
     assert said == []
 
 
@@ -233,7 +233,7 @@ def test_latest_and_prune_find_a_single_flipped_bit(tmp_path, name):
     path.write_bytes(data)
     said = []
     assert checkpoints.prune(tmp_path, keep_last=1) == []
-    assert checkpoints.latest(tmp_path, said.append) == tmp_path / "000001"
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) == tmp_path / "000001"
     assert said == [
         f"{tmp_path}/000002: {name} is damaged (its SHA-256 is not the one it was saved with); renamed to bad-000002; "
         f"using {tmp_path}/000001 instead"
@@ -245,8 +245,8 @@ def test_latest_when_none_is_good(tmp_path, monkeypatch):
     (tmp_path / "000500").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(atomic, "disk", FaultyDisk(1, errno.EROFS, forever=True))
-        assert checkpoints.latest(tmp_path, said.append) is None
-    assert checkpoints.latest(tmp_path, said.append) is None
+        assert checkpoints.latest(tmp_path, said.append, set_aside=True) is None
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) is None
     assert said == [
         f"{tmp_path}/000500: manifest.json is missing; it could not be renamed; there is no earlier one",
         f"{tmp_path}/000500: manifest.json is missing; renamed to bad-000500; there is no earlier one",
@@ -306,3 +306,18 @@ def test_every_error_is_one_of_ours(tmp_path):
     assert issubclass(NotFinite, DdmError)
     with pytest.raises(BadCheckpoint, match=r"nowhere: manifest\.json is missing"):
         checkpoints.load(tmp_path / "nowhere")
+
+
+def test_a_passing_read_error_renames_nothing(tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, {"weights": {"w": torch.ones(step)}}, {})
+
+    def crowded(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    said = []
+    monkeypatch.setattr("builtins.open", crowded)
+    assert checkpoints.latest(tmp_path, said.append, set_aside=True) is None
+    monkeypatch.undo()
+    assert "cannot be read (Too many open files)" in said[0]
+    assert checkpoints.steps(tmp_path) == [1, 2]

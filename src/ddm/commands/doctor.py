@@ -8,12 +8,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from ddm.commands.console import Console
-from ddm.errors import DdmError
 from ddm.version import __version__
 
 EXAMPLES = """examples:
@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     device = pick_device(arguments.device).type
     checks: list[Callable[[], Iterator[Finding]]] = [versions, torchvision, folders, extras]
-    findings = [finding for check in checks for finding in check()] + [*hardware(device), *real_work(device)]
+    checks += [partial(hardware, device), partial(real_work, device)]
+    findings = [finding for check in checks for finding in survive(check)]
     failed = sum(finding.status == "fail" for finding in findings)
     lines = [
         f"{MARKS[each.status]}  {each.what}: {each.seen}" + (f"\n      -> {each.cure}" if each.cure else "")
@@ -55,6 +56,15 @@ def run(arguments: argparse.Namespace) -> int:
     console.result("\n".join(lines), findings=[asdict(each) for each in findings], failed=failed)
     console.say("all is well.  next: ddm train shapes" if not failed else f"{failed} failed, see the lines marked FAIL")
     return 1 if failed else 0
+
+
+def survive(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings of a check; one that breaks off is a finding too, whatever broke it."""
+    try:
+        yield from check()
+    except Exception as error:
+        what = getattr(check, "func", check).__name__.replace("_", " ")
+        yield Finding("fail", what, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def versions() -> Iterator[Finding]:
@@ -134,13 +144,9 @@ def real_work(device: str) -> Iterator[Finding]:
     }
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            path = Path(folder) / "doctor"
-            train(override(recipes["shapes"](), changes), path, device=device, fresh=False, console=Console(quiet=True))
-            pictures = load(path, device=device).sample(4)
-            assert pictures.shape == (4, 3, 16, 16)
-        except DdmError as error:
-            yield Finding("fail", "one real run", str(error))
-            return
+        path = Path(folder) / "doctor"
+        train(override(recipes["shapes"](), changes), path, device=device, fresh=False, console=Console(quiet=True))
+        pictures = load(path, device=device).sample(4)
+        assert pictures.shape == (4, 3, 16, 16), pictures.shape
     seconds = time.monotonic() - started
     yield Finding("ok", "one real run", f"data, 2 training steps, save, load and 4 pictures in {seconds:.1f} s")

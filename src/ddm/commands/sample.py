@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", action=argparse.BooleanOptionalAction, help="keep each guess within [-1, 1]")
     parser.add_argument("--weights", default="ema", help="ema, ema-1, ... or raw (default: ema)")
     parser.add_argument("--out", default=None, help=".png grid, folder/, .npz, or .gif/.webp film (default: NAME.png)")
-    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time; changes none of them")
+    parser.add_argument("--batch-size", type=int, default=64, help="pictures at a time; films are made in one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
 
 
@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
             raise RequestError(
                 f"{name.replace('_', '-')}: {getattr(arguments, name)} is not allowed; allowed: 1 or more"
             )
+    if not 0 <= getattr(arguments, "guidance", 1.0) < float("inf"):
+        raise RequestError(f"guidance: {arguments.guidance} is not allowed; allowed: 0 or more (1 is none)")
     if not 0 <= arguments.seed < 2**63:
         raise RequestError(f"seed: {arguments.seed} is not allowed; allowed: 0 or more")
     if not Path(arguments.source).expanduser().exists():

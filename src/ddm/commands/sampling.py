@@ -24,11 +24,14 @@ SAMPLING = ("sampler", "steps", "grid", "guidance", "clip")
 def check_out(text: str) -> Path:
     """Where the pictures go, told by the ending: .png, .npz, .gif, .webp, or a folder."""
     path = Path(text).expanduser()
-    if text.endswith(("/", "\\")) or path.is_dir():
-        return path
-    if path.suffix.lower() in (".png", ".npz", *FILMS):
-        return path
-    raise RequestError(f"out: {text!r} is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/")
+    folder = text.endswith(("/", "\\")) or path.is_dir()
+    if not folder and path.suffix.lower() not in (".png", ".npz", *FILMS):
+        raise RequestError(f"out: {text!r} is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/")
+    try:
+        (path if folder else path.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"out: {text!r} cannot be made: {error.strerror}") from None
+    return path
 
 
 def sample(arguments: argparse.Namespace, out: Path, console: Console) -> int:

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the request, train, say what came of it."""
-    console = Console(quiet=arguments.quiet or os.environ.get("RANK", "0") != "0", json=arguments.json)
+    console = Console(quiet=arguments.quiet or other_process(), json=arguments.json)
     base, name = find_recipe(arguments.recipe)
     config = override(base, dict(changes(arguments)))
     name = check_name(arguments.name or name)
@@ -55,6 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     return report(outcome, console)
 
 
+def other_process() -> bool:
+    """Whether a launcher started this process beside the one that speaks; see :func:`training.is_main`."""
+    return "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
 def find_recipe(text: str) -> tuple[Config, str]:
     """The Config and usual name of a recipe, or of a config.yaml."""
     if text in recipes:
@@ -63,7 +68,7 @@ def find_recipe(text: str) -> tuple[Config, str]:
     if path.suffix in (".yaml", ".yml") and path.exists():
         from ddm.runs.folder import read_config
 
-        return read_config(path), path.resolve().parent.name
+        return read_config(path), path.resolve().parent.name if path.stem == "config" else path.stem
     raise unknown("recipe", text, recipes)
 
 

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 
+from ddm.commands.clock import Clock
 from ddm.commands.console import Bar, Console, duration
+from ddm.commands.stopping import Stop, stop_on_signals
 from ddm.data import ImageSet
 from ddm.errors import DdmError
 from ddm.generators import DiffusionGenerator
@@ -25,7 +26,7 @@ from ddm.runs.trackers import open_trackers
 from ddm.training import Diverged, Trainer, TrainStep, has_bf16, pick_device
 
 AGREE_EVERY = 10
-"""Steps between two agreements of several processes on whether to stop; each waits for the devices."""
+"""Steps on GPUs between two agreements of several processes on whether to stop; each waits for the devices."""
 
 
 @dataclass(frozen=True)
@@ -39,49 +40,24 @@ class Outcome:
     following: str
 
 
-@dataclass
-class Stop:
-    """Set by SIGTERM or Ctrl-C, read between steps; the second signal ends the program at once."""
-
-    signal: int | None = None
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        """The signal handler."""
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = number
-        os.write(2, b"\nsaving and leaving; once more to leave at once\n")
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Handle SIGINT and SIGTERM with a :class:`Stop` for a while."""
-    stop = Stop()
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def train(config: Config, path: Path, *, device: str, fresh: bool, console: Console) -> Outcome:
     """Train in ``path`` until the last step, an interruption or a divergence."""
     pick_device(device)
-    if not fresh:
+    if is_main() and not fresh:
         Run.refuse_other(path, config)
     data = build.make_data(config)  # before the folder is made: a request that cannot be met leaves nothing behind
     run = Run.start(path, config, fresh=fresh) if is_main() else Run(path, config)
     try:
         with stop_on_signals() as stop:
-            return _Session(run, data, device, console, stop).carry_out()
+            return _Session(run, data, device, console, stop).carry_out(again="" if not fresh else " without --fresh")
     finally:
         run.release()
 
 
 def is_main() -> bool:
     """Whether this is the process that writes: the only one, or the first of a launcher's."""
-    return os.environ.get("RANK", "0") == "0"
+    launched = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return not launched or os.environ.get("RANK", "0") == "0"
 
 
 class _Session:
@@ -91,6 +67,7 @@ class _Session:
         self.run, self.data, self.console, self.stop = run, data, console, stop
         config = run.config
         self.trainer = build.make_trainer(config, self.data, device=device)
+        assert is_main() == self.trainer.accelerator.is_main_process
         self._introduce()
         known = run.metrics.exists()
         with self.trainer.accelerator.main_process_first():  # which may have to set a damaged checkpoint aside
@@ -102,6 +79,7 @@ class _Session:
         if is_main():
             log.truncate(run.metrics, after_step=self.first)  # what a killed process logged after it had saved
             facts = {"precision": self.trainer.precision, "processes": self.trainer.accelerator.num_processes}
+            facts["unreadable"] = [vars(each) for each in data.bad]
             environment.record(run.path / "environment.json", self.trainer.device, from_step=self.first, **facts)
         self.trackers = open_trackers(
             config.trackers if is_main() else (),
@@ -116,34 +94,38 @@ class _Session:
 
     def _introduce(self) -> None:
         config, trainer, data = self.run.config, self.trainer, self.data
+        skipped = ", ".join(each.name for each in data.bad[:3]) + (", ..." if len(data.bad) > 3 else "")
         count = sum(parameter.numel() for parameter in trainer.network.parameters())
         self.console.say(f"run     {self.run.path.resolve()}")
         self.console.say(
             f"data    {config.data}: {data.count:,} pictures of {config.image_size}x{config.image_size}"
-            + (f", {len(data.bad)} unreadable ones skipped" if data.bad else "")
+            + (f"; skipped {len(data.bad)} that cannot be read: {skipped}" if data.bad else "")
         )
         self.console.say(f"model   {config.network}: {count / 1e6:.2f} M parameters")
         threads = f", {torch.get_num_threads()} threads" if trainer.device.type == "cpu" else ""
         reason = explain_precision(config.train.precision, trainer)
         self.console.say(f"device  {trainer.device}{threads}, {trainer.precision}{reason}")
 
-    def carry_out(self) -> Outcome:
-        """The loop and what comes after it; a failure loses nothing that was saved."""
+    def carry_out(self, *, again: str) -> Outcome:
+        """The loop and what comes after it; a failure loses nothing that was saved.
+
+        Args:
+            again: how the command that goes on differs from the one that was typed.
+        """
         run, trainer = self.run, self.trainer
         try:
             with self.console.bar(trainer.total, done=self.first) as bar:
                 self._loop(bar)
         except Diverged as error:
-            at = self.saved or "the start"
             raise DdmError(
-                f"{error}; {run.path} is as it was at step {at}: the same command goes on from there"
+                f"{error}, under another --name; {run.path} stands at its checkpoint of step {self.saved}"
             ) from None
         finally:
             self.trackers.close()
         if self.stop.signal is not None:
             status = 130 if self.stop.signal == signal.SIGINT else 143
             verdict = f"interrupted at step {trainer.step:,} of {trainer.total:,}, all saved."
-            return Outcome(run.path, trainer.step, status, verdict, "the same command again")
+            return Outcome(run.path, trainer.step, status, verdict, f"the same command again{again}")
         verdict = f"done: {trainer.step:,} steps" if self.first < trainer.total else "nothing left to do."
         return Outcome(run.path, trainer.step, 0, verdict, f"ddm sample {run.path}")
 
@@ -158,27 +140,36 @@ class _Session:
         if is_main() and self.saved < trainer.step:
             self._save()
         if is_main() and self.sampled < trainer.step and self.stop.signal is None and self.run.config.every.sample:
-            self._sample()
+            with self._going_on("the grid"):
+                self._sample()
 
     def _record(self, step: TrainStep, bar: Bar) -> None:
         """What is due at this step."""
         every = self.run.config.every
         if due(every.log, step.number) or step.number == self.trainer.total:
-            self._log(step.lr, bar)
+            with self._going_on("the record"):
+                self._log(step.lr, bar)
         if due(every.sample, step.number):
-            self._sample()  # before saving: a run killed in between samples again
+            with self._going_on("the grid"):
+                self._sample()  # before saving: a run killed in between samples again
         if due(every.save, step.number):
-            try:
+            with self._going_on("the checkpoint"):
                 self._save()
-            except SaveError as error:  # a full disk may have room again by the next time
-                self.console.say(f"not saved at step {step.number}: {error}; training goes on")
+
+    @contextmanager
+    def _going_on(self, what: str) -> Iterator[None]:
+        """A disk that fails ends no training: it may have room again by the next time."""
+        try:
+            yield
+        except (SaveError, OSError) as error:
+            self.console.say(f"{what} of step {self.trainer.step} was not written: {error}; training goes on")
 
     def _told_to_stop(self, step: int) -> bool:
         """Whether a signal came, to any process: they must leave at the same step, or some wait for the others."""
         accelerator = self.trainer.accelerator
         if accelerator.num_processes == 1:
             return self.stop.signal is not None
-        if step % AGREE_EVERY:
+        if self.trainer.device.type != "cpu" and step % AGREE_EVERY:
             return False
         told = torch.tensor(float(self.stop.signal or 0), device=self.trainer.device)
         signals = accelerator.gather(told.reshape(1))
@@ -211,11 +202,13 @@ class _Session:
     def _save(self) -> None:
         with self.clock.pause():
             log.sync(self.run.metrics)
-            checkpointing.save(self.run, self.trainer, self.data)
-            curves.draw_loss(
-                log.read(self.run.metrics), self.run.path / "loss.png", title=f"{self.run.name}: training loss"
-            )
-        self.saved = self.trainer.step
+            checkpointing.save(self.run, self.trainer, self.data, since=self.saved)
+            self.saved = self.trainer.step
+            with self._going_on("the curve"):
+                title = f"{self.run.name}: training loss"
+                curves.draw_loss(log.read(self.run.metrics), self.run.path / "loss.png", title=title)
+            with self._going_on("which checkpoints to keep as"):
+                checkpointing.prune(self.run)
 
     def _sample(self) -> None:
         """A grid of the same seeds every time, so that the grids make a film."""
@@ -233,8 +226,7 @@ class _Session:
 def preview(config: Config, trainer: Trainer, data: ImageSet, stop: Stop) -> torch.Tensor | None:
     """A sheet of ``sample.count`` pictures from the first average, uint8 ``[c, H, W]``; None where a signal came."""
     shape = (data.channels, config.image_size, config.image_size)
-    diffusion = build.make_diffusion(config, trainer.ema.networks[0])  # pyright: ignore[reportArgumentType]
-    generator = DiffusionGenerator(diffusion, shape=shape, **build.sampling_options(config.sample))
+    generator = DiffusionGenerator(trainer.averaged(), shape=shape, **build.sampling_options(config.sample))
     x = torch.empty(0)
     for step in generator.stream(range(config.sample.count)):
         if stop.signal is not None:
@@ -250,37 +242,6 @@ def explain_precision(wanted: str, trainer: Trainer) -> str:
     if wanted != trainer.precision:
         return f" ({wanted} needs a CUDA GPU)"
     return " (this device emulates it: fp32 is faster)" if wanted == "bf16" and not has_bf16(trainer.device) else ""
-
-
-@dataclass
-class Clock:
-    """Seconds of training, without those spent saving and sampling."""
-
-    start: int
-    now: float = field(default_factory=time.monotonic)
-    paused: float = 0.0
-    trained: float = 0.0
-    step: int = -1
-
-    def lap(self, step: int) -> float:
-        """Steps a second since the last lap."""
-        now = time.monotonic()
-        seconds = max(now - self.now - self.paused, 1e-9)
-        steps = step - (self.start if self.step < 0 else self.step)
-        self.trained += seconds
-        self.now, self.paused, self.step = now, 0.0, step
-        return steps / seconds
-
-    def left(self, step: int, total: int) -> float:
-        """Seconds to the end at the pace so far."""
-        return self.trained / max(step - self.start, 1) * (total - step)
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Leave what happens within out of the count."""
-        before = time.monotonic()
-        yield
-        self.paused += time.monotonic() - before
 
 
 def due(every: int, step: int) -> bool:

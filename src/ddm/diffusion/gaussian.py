@@ -1,5 +1,6 @@
 """The model: a network, a schedule of noise levels and an objective that gives its output a meaning."""
 
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -53,11 +54,19 @@ class GaussianDiffusion(nn.Module):
         self.model = model
         levels = schedules.bind(schedule)
         self.sigmas: Tensor = levels(timesteps)
+        if not (self.sigmas.diff() > 0).all() or not self.sigmas.isfinite().all():
+            raise RequestError(f"schedule: {schedule!r} is not allowed; its noise levels do not ascend")
         self.continuous = levels.func in CONTINUOUS
+        self._levels: dict[torch.device, Tensor] = {}  # logarithms of the sigmas, a copy a device
         self.objective = objectives.bind(objective)
         self.weighting = weightings.bind(weighting)
-        # A function of the settings, so no part of the state; a copy a device, and never in half precision.
-        self._levels: dict[torch.device, Tensor] = {}
+        self._remake = partial(
+            GaussianDiffusion, timesteps=timesteps, schedule=schedule, objective=objective, weighting=weighting
+        )
+
+    def with_network(self, model: nn.Module) -> "GaussianDiffusion":
+        """The same diffusion of another network, e.g. of an average of this one's weights."""
+        return self._remake(model)
 
     def _log_levels(self, device: torch.device) -> Tensor:
         if device not in self._levels:

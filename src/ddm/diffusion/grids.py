@@ -29,7 +29,10 @@ def make_grid(choice: str, sigmas: Tensor, steps: int) -> Tensor:
     if steps < 1:
         raise RequestError(f"sample.steps: {steps} is not allowed; allowed: 1 or more")
     levels = grids.bind(choice, field="sample.grid")(sigmas.double().cpu(), steps)
-    return torch.cat((levels, levels.new_zeros(1)))
+    grid = torch.cat((levels, levels.new_zeros(1)))
+    if not (grid.diff() < 0).all():
+        raise RequestError(f"sample.grid: {choice!r} does not descend between {sigmas[-1]:.3g} and {sigmas[0]:.3g}")
+    return grid
 
 
 @grids.register

@@ -1,54 +1,75 @@
 """A trainer into a run's checkpoints and back."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ddm.data import ImageSet
-from ddm.errors import RequestError
+from ddm.errors import DdmError, RequestError
 from ddm.runs import checkpoints, log
-from ddm.runs.config import Config
+from ddm.runs.config import BEST, Config
 from ddm.runs.folder import FORMAT, Run, from_plain
 from ddm.training import Trainer
 
 
-def save(run: Run, trainer: Trainer, data: ImageSet) -> Path:
-    """Write a checkpoint of the trainer's step, then prune old ones as the run's settings say.
+def save(run: Run, trainer: Trainer, data: ImageSet, *, since: int) -> Path:
+    """Write a checkpoint of the trainer's step.
+
+    Args:
+        run: where to.
+        trainer: what.
+        data: its pictures.
+        since: the step of the checkpoint before: the means of the records since then are kept with this one.
 
     Raises:
         DdmError: it could not be written, or holds numbers that are not finite; older ones are untouched.
     """
     facts = {"channels": data.channels, "classes": list(data.classes), "count": data.count, "digest": data.digest}
     settings = {"format": FORMAT, **run.config.model_dump(mode="json")}
-    state = {"config": settings, "pictures": facts, "trainer": trainer.counters()}
-    path = checkpoints.save(run.checkpoints, trainer.step, trainer.tensors(), state)
-    best = best_step(run)
+    means = {name: mean_since(run, name, since) for name in BEST}
+    state = {"config": settings, "pictures": facts, "trainer": trainer.counters(), "means": means}
+    return checkpoints.save(run.checkpoints, trainer.step, trainer.tensors(), state)
+
+
+def mean_since(run: Run, name: str, since: int) -> float | None:
+    """The mean of a number over the records after step ``since``; None without any."""
+    values = [each[name] for each in log.read(run.metrics) if each["step"] > since and math.isfinite(each[name])]
+    return sum(values) / len(values) if values else None
+
+
+def prune(run: Run) -> None:
+    """Delete old checkpoints as the run's settings say; raises :class:`DdmError` where that cannot be."""
+    name, best = run.config.keep.best, None
+    if name is not None:
+        means = {step: read_mean(run, step, name) for step in checkpoints.steps(run.checkpoints)}
+        known = {step: mean for step, mean in means.items() if mean is not None}
+        best = min(known, key=known.__getitem__) if known else None
     checkpoints.prune(run.checkpoints, keep_last=run.config.keep.last, best=best)
-    return path
 
 
-def best_step(run: Run) -> int | None:
-    """The checkpoint with the lowest ``keep.best`` number, averaged over the records since the checkpoint before it."""
-    name = run.config.keep.best
-    if name is None:
+def read_mean(run: Run, step: int, name: str) -> float | None:
+    """A number that was kept with a checkpoint; None where there is none or it cannot be read."""
+    try:
+        return checkpoints.load(checkpoints.place_of(run.checkpoints, step), groups=[]).state["means"][name]
+    except (DdmError, KeyError):
         return None
-    records = [each for each in log.read(run.metrics) if isinstance(each.get(name), (int, float))]
-    means, before = {}, 0
-    for step in checkpoints.steps(run.checkpoints):
-        values = [each[name] for each in records if before < each["step"] <= step]
-        before = step
-        if values:
-            means[step] = sum(values) / len(values)
-    return min(means, key=means.__getitem__) if means else None
 
 
 def resume(run: Run, trainer: Trainer, data: ImageSet, say: Callable[[str], None]) -> int:
     """Continue the trainer from the run's newest sound checkpoint; returns its step, or 0 where there is none.
 
     Raises:
+        DdmError: there are checkpoints, and none can be used.
         RequestError: the checkpoint is of another network, or the pictures are not those it was trained on.
     """
-    path = checkpoints.latest(run.checkpoints, say)
+    path = checkpoints.latest(run.checkpoints, say, set_aside=True)
+    damaged = sorted(each.name for each in run.checkpoints.glob("bad-*"))
+    if path is None and damaged:
+        raise DdmError(
+            f"{run.path}: none of its checkpoints can be used ({', '.join(damaged)}); nothing was changed; "
+            "--fresh moves the run aside and starts anew"
+        )
     if path is not None:
         loaded = checkpoints.load(path)
         check_network(checkpoint_config(loaded.state, path), run.config, path)

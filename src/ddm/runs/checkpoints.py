@@ -16,7 +16,7 @@ from torch import Tensor
 from ddm.errors import DdmError, unknown
 from ddm.runs import atomic, tensorfile
 from ddm.runs import manifest as manifests
-from ddm.runs.manifest import BadCheckpoint, Manifest
+from ddm.runs.manifest import BadCheckpoint, Manifest, UnreadableCheckpoint
 
 __all__ = ["BadCheckpoint", "Loaded", "NotFinite", "latest", "load", "prune", "save", "steps"]
 
@@ -102,19 +102,19 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name == _name(int(name)))
 
 
-def latest(folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest sound checkpoint, if there is one.
-
-    A newer one that is not sound is renamed to ``bad-000500`` and reported.
+def latest(folder: Path, say: Callable[[str], None], *, set_aside: bool = False) -> Path | None:
+    """The newest sound checkpoint, if there is one; a newer one that cannot be used is reported.
 
     Args:
         folder: that of all checkpoints.
         say: called with one line for each checkpoint that cannot be used.
+        set_aside: rename a damaged one to ``bad-000500``; only for the process that writes here.
 
     Raises:
         RequestError: a newer program made the newest one.
     """
-    atomic.restore(folder)
+    if set_aside:
+        atomic.restore(folder)
     found, reports = None, []
     for step in reversed(steps(folder)):
         path = folder / _name(step)
@@ -122,7 +122,8 @@ def latest(folder: Path, say: Callable[[str], None]) -> Path | None:
             manifests.verify(path)
         except BadCheckpoint as error:
             if path.exists():  # else the run that is writing here has just pruned it
-                reports.append(f"{error}; {_set_aside(path)}")
+                damaged = set_aside and not isinstance(error, UnreadableCheckpoint)
+                reports.append(f"{error}; {_set_aside(path)}" if damaged else str(error))
             continue
         found = path
         break
@@ -156,6 +157,11 @@ def prune(folder: Path, *, keep_last: int, best: int | None = None) -> list[Path
     for path in removed:
         atomic.remove(path)
     return removed
+
+
+def place_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step is, or would be."""
+    return folder / _name(step)
 
 
 def _name(step: int) -> str:

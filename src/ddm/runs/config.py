@@ -8,6 +8,8 @@ from ddm.errors import RequestError
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+BEST = ("loss", "gradient_norm")
+"""Numbers by which the best checkpoint may be told."""
 
 
 class Settings(BaseModel):
@@ -65,8 +67,8 @@ class Keep(Settings):
 
     last: Count = 3
     """How many of the newest; 0 for all."""
-    best: str | None = None
-    """Besides, the one with the lowest of this number of metrics.jsonl, e.g. loss."""
+    best: Literal["loss", "gradient_norm"] | None = None
+    """Besides, the one with the lowest mean of this number of metrics.jsonl since the checkpoint before it."""
 
 
 class Sampling(Settings):

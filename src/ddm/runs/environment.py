@@ -42,9 +42,12 @@ def processor() -> str:
 
 def commit() -> str | None:
     """The commit of the source tree this package runs from; None for an installed release."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    here, said = Path(__file__), None
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        for command in (["ls-files", "--error-unmatch", here.name], ["rev-parse", "HEAD"]):
+            git = ["git", "-C", str(here.parent), *command]  # the first: a repository around site-packages is not ours
+            said = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return said
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -58,18 +58,25 @@ class Run:
             RequestError: the folder holds a run with other settings, something that is no run, or is in use.
         """
         if fresh and path.exists():
+            old = cls(path, config)
+            old._acquire()  # never pull a folder away from under the process that trains in it
             move_aside(path)
-        if (path / "config.yaml").exists():
-            run = cls.open(path)
-            run._acquire()
-            cls.refuse_other(path, config)
-            return run
+            old.release()
         cls.refuse_other(path, config)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"runs: {str(path)!r} cannot be made: {error.strerror}") from None
         run = cls(path, config)
         run._acquire()
+        cls.refuse_other(path, config)  # another process may have begun in it meanwhile
         replace_file(path / "config.yaml", dump_config(config).encode())
         return run
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was trained here that could be lost."""
+        return self.metrics.exists() or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
     def _acquire(self) -> None:
         try:
@@ -87,10 +94,13 @@ class Run:
     def refuse_other(cls, path: Path, config: Config) -> None:
         """Raise :class:`RequestError` if the folder holds a run with other settings, or something that is no run."""
         if not (path / "config.yaml").exists():
-            if path.is_dir() and any(each.name != ".lock" for each in path.iterdir()):
+            if path.is_dir() and any(not each.name.startswith(".") for each in path.iterdir()):
                 raise RequestError(f"name: {str(path)!r} holds something that is not a run; choose another --name")
             return
-        old, new = flatten(cls.open(path).config.model_dump()), flatten(config.model_dump())
+        run = cls.open(path)
+        if not run.begun:
+            return
+        old, new = flatten(run.config.model_dump()), flatten(config.model_dump())
         changed = [
             f"{field} is {old[field]!r} there and {new[field]!r} here" for field in old if old[field] != new[field]
         ]

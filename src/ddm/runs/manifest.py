@@ -34,6 +34,10 @@ class BadCheckpoint(DdmError):
         super().__init__(f"{path}: {problem}")
 
 
+class UnreadableCheckpoint(BadCheckpoint):
+    """The system would not read it now: it may well be sound, and is left where it is."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a checkpoint consists of.
@@ -153,4 +157,4 @@ def _opened(path: Path, name: str, length: int | None = None) -> Iterator[Buffer
                 raise BadCheckpoint(path, f"{name} has {actual} bytes instead of {length}")
             yield file
     except OSError as error:
-        raise BadCheckpoint(path, f"{name} cannot be read ({error.strerror})") from error
+        raise UnreadableCheckpoint(path, f"{name} cannot be read ({error.strerror})") from error

@@ -48,7 +48,10 @@ class Mean:
 
 
 class Trainer:
-    """Trains a :class:`GaussianDiffusion` on an :class:`ImageSet`; the defaults are the paper's.
+    """Trains a :class:`GaussianDiffusion` on an :class:`ImageSet`.
+
+    Steps, learning rate, accumulation, decay of the average and precision default to the paper's; the recipe ``paper``
+    (``ddm train paper``) has all of its settings.
 
     Everything random is a function of (seed, step, place in the batch), so neither stopping and resuming nor the number
     of processes changes which pictures, timesteps and noise a step sees.
@@ -109,6 +112,7 @@ class Trainer:
 
         self.diffusion = diffusion.to(self.device)
         self.network = diffusion.model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._drops = any(isinstance(each, nn.Dropout) and each.p > 0 for each in self.network.modules())
         self.classes = int(getattr(self.network, "classes", 0))
         if self.classes and data.labels is None:
             raise RequestError("conditional: True is not allowed for data without labels; allowed: False")
@@ -121,6 +125,10 @@ class Trainer:
         self.step = 0
         zero = torch.zeros((), device=self.device)
         self._sums = {name: zero.clone() for name in ("loss", "gradient_norm", "count", "skipped", "in_a_row")}
+
+    def averaged(self, index: int = 0) -> GaussianDiffusion:
+        """The diffusion with averaged weights (the first average by default): what to sample from."""
+        return self.diffusion.with_network(self.ema.networks[index])
 
     def _part(self, rank: int, processes: int) -> slice:
         if self.batch % processes:
@@ -185,7 +193,8 @@ class Trainer:
         label = (
             pictures.label.masked_fill(hidden, self.classes) if self.classes and pictures.label is not None else None
         )
-        torch.manual_seed(derive(self.seed, "dropout", draw, self.accelerator.process_index))
+        if self._drops:  # its masks come from torch's global generator, which is otherwise left alone
+            torch.manual_seed(derive(self.seed, "dropout", draw, self.accelerator.process_index))
         x0 = pictures.x0.to(memory_format=torch.channels_last)
         loss = self._wrapped(x0, label, position=position, noise=noise).mean()
         self.accelerator.backward(loss / self.accumulate)
