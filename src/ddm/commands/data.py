@@ -1,6 +1,7 @@
 """What is in a data set and what is wrong with it, with a sheet of its pictures."""
 
 import argparse
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         save_png(arguments.out, grid(data.pixels[list(spread)], scale=max(1, 96 // arguments.image_size)))
         console.say(f"sheet of {len(spread)} pictures: {arguments.out}")
     size = "" if arguments.image_size == 32 else f" --image-size {arguments.image_size}"
-    console.say(f"next: ddm train edm --data '{arguments.data}'{size}")
+    console.say(f"next: ddm train edm --data {shlex.quote(arguments.data)}{size}")
     return 0
 
 
