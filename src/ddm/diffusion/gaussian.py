@@ -77,7 +77,8 @@ class GaussianDiffusion(nn.Module):
         """Uniform numbers in [0, 1) to positions on the schedule, i.e. timesteps ``[b]``: whole ones where the schedule
         is discrete, as in Ho et al. 2020."""
         count = len(self.sigmas)
-        return uniform * (count - 1) if self.continuous else (uniform * count).floor()
+        # The clamp: in float32 (Apple's GPUs) the largest uniform number may round up to 1.
+        return uniform * (count - 1) if self.continuous else (uniform * count).floor().clamp(max=count - 1)
 
     def sigma_at(self, position: Tensor) -> Tensor:
         """Noise levels at (fractional) positions ``[b]``, interpolated in log sigma; float64."""
