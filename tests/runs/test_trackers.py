@@ -46,11 +46,14 @@ class Breaks:
         self._called("close")
 
 
-def test_no_trackers_are_trackers_too():
-    none = open_trackers((), folder=Path("nowhere"), name="", config={}, say=print)
+def test_no_trackers_are_trackers_too(tmp_path):
+    said = []
+    none = open_trackers((), folder=tmp_path / "nowhere", name="", config={}, say=said.append)
     none.log({"train/loss": 1.0}, 1)
     none.image("samples", PICTURES[0], 1)
     none.close()
+    assert said == []
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("method", ["log", "image", "close"])

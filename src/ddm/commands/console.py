@@ -1,6 +1,7 @@
 """Talk goes to stderr, data to stdout; a bar where there is a terminal, plain lines where there is none."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -67,6 +68,12 @@ class Bar:
             self._progress.update(self._task, completed=done, note=note)
         elif not self._hidden:
             self._console.print(f"{done}/{self._total}  {note}")
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and speaks: the only one, or the first of a launcher's."""
+    launched = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return not launched or os.environ.get("RANK", "0") == "0"
 
 
 def duration(seconds: float) -> str:

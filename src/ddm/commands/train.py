@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddm.commands.console import Console
+from ddm.commands.console import Console, is_main
 from ddm.commands.flags import add_config_flags, changes
-from ddm.errors import unknown
+from ddm.errors import RequestError, unknown
 from ddm.runs.config import Config, override
 from ddm.runs.recipes import recipes
 
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the request, train, say what came of it."""
-    console = Console(quiet=arguments.quiet or other_process(), json=arguments.json)
+    console = Console(quiet=arguments.quiet or not is_main(), json=arguments.json)
     base, name = find_recipe(arguments.recipe)
     config = override(base, dict(changes(arguments)))
     name = check_name(arguments.name or name)
@@ -55,11 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     return report(outcome, console)
 
 
-def other_process() -> bool:
-    """Whether a launcher started this process beside the one that speaks; see :func:`training.is_main`."""
-    return "LOCAL_RANK" in os.environ and os.environ.get("RANK", "0") != "0"
-
-
 def find_recipe(text: str) -> tuple[Config, str]:
     """The Config and usual name of a recipe, or of a config.yaml."""
     if text in recipes:
@@ -74,8 +68,6 @@ def find_recipe(text: str) -> tuple[Config, str]:
 
 def check_name(name: str) -> str:
     """A run's name is one folder's name."""
-    from ddm.errors import RequestError
-
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
         raise RequestError(f"name: {name!r} is not allowed; allowed: a folder name without slashes (--runs says where)")
     return name
@@ -83,8 +75,6 @@ def check_name(name: str) -> str:
 
 def report(outcome: "Outcome", console: Console) -> int:
     """The last words, of one process; nothing here can change what was saved."""
-    from ddm.commands.training import is_main
-
     if not is_main():
         return outcome.status
     console.result(str(outcome.path), **json.loads(json.dumps(vars(outcome), default=str)))

@@ -1,6 +1,5 @@
 """What ``ddm train`` does once the request is in order."""
 
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ddm.commands.clock import Clock
-from ddm.commands.console import Bar, Console, duration
+from ddm.commands.console import Bar, Console, duration, is_main
 from ddm.commands.stopping import Stop, stop_on_signals
 from ddm.data import ImageSet
 from ddm.errors import DdmError
@@ -52,12 +51,6 @@ def train(config: Config, path: Path, *, device: str, fresh: bool, console: Cons
             return _Session(run, data, device, console, stop).carry_out(again="" if not fresh else " without --fresh")
     finally:
         run.release()
-
-
-def is_main() -> bool:
-    """Whether this is the process that writes: the only one, or the first of a launcher's."""
-    launched = "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return not launched or os.environ.get("RANK", "0") == "0"
 
 
 class _Session:
