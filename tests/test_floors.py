@@ -17,6 +17,7 @@ FLOORS = {
     "images": 0,
     "registry": 0,
     "seeding": 0,
+    "storage": 0,
     "version": 0,
     "data": 1,
     "diffusion": 1,

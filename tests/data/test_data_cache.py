@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddm.data.cache import ABANDONED_AFTER, Stored, default_folder, load, stored
+from ddm.data.cache import ABANDONED_AFTER, Stored, load, stored
 from ddm.data.source import BadPicture, Reading
 from ddm.errors import DdmError, RequestError
+from ddm.storage import cache_folder
 
 
 def reading(count: int = 5, *, labels: bool = True) -> Reading:
@@ -170,8 +171,8 @@ def test_two_processes_at_once(tmp_path: Path):
 
 def test_default_folder_is_the_hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path / "ddm" / "data" / "default"
+    assert cache_folder("data") == tmp_path / "ddm" / "data" / "default"
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "file"))
     with pytest.raises(DdmError, match=r"cannot make the cache folder: .*; HF_HOME says where it is"):
-        default_folder()
+        cache_folder("data")

@@ -88,9 +88,9 @@ def torchvision() -> Iterator[Finding]:
 
 def folders() -> Iterator[Finding]:
     """Room and permission to write."""
-    from ddm.data.cache import default_folder
+    from ddm.storage import cache_folder
 
-    for what, folder in (("working folder", Path.cwd()), ("cache", default_folder())):
+    for what, folder in (("working folder", Path.cwd()), ("cache", cache_folder("data"))):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):

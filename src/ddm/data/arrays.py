@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from ddm.data.pictures import PREPARATION, Mode, as_array, square, to_mode
-from ddm.data.source import Reading, Source, digest_of, digest_of_file, sources
+from ddm.data.source import Reading, Source, sources
 from ddm.errors import RequestError, unknown
 from ddm.images import MODES
+from ddm.storage import digest_of, digest_of_file
 
 IMAGES = ("images", "image", "arr_0", "x", "data", "pixels")
 LABELS = ("labels", "label", "y", "arr_1")

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ddm.data.source import BadPicture, Reading, digest_of, digest_of_file
+from ddm.data.source import BadPicture, Reading
 from ddm.errors import DdmError, RequestError
+from ddm.storage import digest_of, digest_of_file
 
 PIXELS, LABELS, INFO = "pixels.npy", "labels.npy", "info.json"
 SCRATCH = "scratch"
@@ -44,16 +45,6 @@ class Stored:
     mean: float
     std: float
     digest: str
-
-
-def default_folder() -> Path:
-    """The hub's own folder for things that libraries derive (``HF_HOME``, ``HF_ASSETS_CACHE``)."""
-    from huggingface_hub import cached_assets_path
-
-    try:
-        return cached_assets_path("ddm", "data")
-    except (OSError, ValueError) as error:
-        raise DdmError(f"cannot make the cache folder: {error}; HF_HOME says where it is") from error
 
 
 def stored(place: Path, read: Callable[[Path], Reading]) -> Stored:

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from ddm.data.pictures import FORMATS, PREPARATION, Encoded, Mode, prepare_all
-from ddm.data.source import Reading, Share, Source, digest_of, digest_of_file, sources
+from ddm.data.source import Reading, Share, Source, sources
 from ddm.errors import RequestError
+from ddm.storage import digest_of, digest_of_file
 
 SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 SPLITS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "eval"})

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddm.data.pictures import PREPARATION, Encoded, Mode, prepare_all
-from ddm.data.source import Reading, Share, Source, digest_of, sources
+from ddm.data.source import Reading, Share, Source, sources
 from ddm.data.table import encoded, image_column, label_column, labels_of
 from ddm.errors import RequestError
+from ddm.storage import digest_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,8 +7,9 @@ import torch
 
 from ddm.data import cache as caches
 from ddm.data.imageset import ImageSet
-from ddm.data.source import digest_of, sources
+from ddm.data.source import sources
 from ddm.errors import RequestError
+from ddm.storage import cache_folder, digest_of
 
 FIELD = "data"
 
@@ -38,7 +39,7 @@ def get_data(
             raise RequestError(f"{name}: {value} is not allowed; allowed: whole numbers from 1")
     try:
         source = sources[choice.name](**choice.options)
-        place = (cache or caches.default_folder()) / digest_of(source.digest, image_size)
+        place = (cache or cache_folder("data")) / digest_of(source.digest, image_size)
         found = caches.stored(place, partial(source.read, image_size))
         _check_bad(found, source.max_bad, "max_bad" in sources.options(choice.name))
     except RequestError as error:

@@ -5,9 +5,10 @@ from functools import partial
 from pathlib import Path
 
 from ddm.data.pictures import PREPARATION, Mode, prepare_all
-from ddm.data.source import Reading, Share, Source, digest_of, digest_of_file, sources
+from ddm.data.source import Reading, Share, Source, sources
 from ddm.data.table import encoded, image_column, label_column, labels_of
 from ddm.errors import RequestError, unknown
+from ddm.storage import digest_of, digest_of_file
 
 SHARD = re.compile(r"-\d+-of-\d+.*$")
 SPLITS = ("train", "test", "validation", "valid", "val", "dev")

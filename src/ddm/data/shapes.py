@@ -9,8 +9,9 @@ import numpy as np
 from annotated_types import Ge
 from PIL import Image, ImageDraw
 
-from ddm.data.source import Reading, Source, digest_of, sources
+from ddm.data.source import Reading, Source, sources
 from ddm.seeding import derive
+from ddm.storage import digest_of
 
 VERSION = 1
 """Increase it when any picture changes, so that caches are made anew."""

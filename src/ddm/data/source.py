@@ -1,11 +1,9 @@
 """What every source of pictures is: a digest of its content and a way to read it, used where the cache lacks it."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -63,14 +61,3 @@ class Source:
     digest: str
     read: Callable[[int, Path], Reading]
     max_bad: float = 0.0
-
-
-def digest_of(*parts: Any) -> str:
-    """SHA-256 of plain values (anything JSON can write), as hexadecimal."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of the bytes of a file, as hexadecimal; raises ``OSError`` where it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
