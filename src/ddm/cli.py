@@ -13,6 +13,8 @@ from ddm.version import __version__
 VERBS = {
     "train": "train a model, or resume it: the same command again",
     "sample": "make pictures with a trained model",
+    "evaluate": "measure a model: distances with intervals, precision and recall, copies",
+    "compare": "several sources measured alike: a table, which differences are real, pictures",
     "data": "what is in a data set, what is wrong with it, a preview",
     "list": "the recipes, samplers, networks, ... there are to choose from",
     "doctor": "is this installation sound: one real step, save, load, sample",

@@ -5,6 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise DdmError(f"cannot write {path}: {error.strerror or error}; HF_HOME says where the cache is") from error
 
 
@@ -91,16 +93,37 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     Raises:
         Damaged: the file is cut, or any bit of it changed.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-            written = (file.metadata() or {}).get(CONTENT)
+        data = path.read_bytes()  # at once: safe_open opens a file twice, and another process may replace it in between
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        written = header.get("__metadata__", {}).get(CONTENT)
     except FileNotFoundError:
         return None
-    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise Damaged(f"{path} cannot be read ({' '.join(str(error).split())})") from error
     if written != digest_of_tensors(tensors):
         raise Damaged(f"{path} is not as it was written")
+    with suppress(OSError):
+        os.utime(path)  # trim keeps what was used last
     return tensors
+
+
+def trim(folder: Path, keep_bytes: int) -> None:
+    """Remove the files of a cache that were used longest ago until at most ``keep_bytes`` are left."""
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # another process may trim as well
+            about = path.stat()
+            if path.is_file():
+                files.append((about.st_mtime, about.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= keep_bytes:
+            return
+        with suppress(OSError):
+            path.unlink()
+        total -= size

@@ -202,7 +202,7 @@ def test_a_disk_that_fails_ends_no_training(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "loss.png")
 
-    monkeypatch.setattr("ddm.runs.curves.draw_loss", full)
+    monkeypatch.setattr("ddm.runs.curves.draw", full)
     monkeypatch.setattr("ddm.commands.training.save_png", full)
     assert train(tmp_path, "m", "--steps=2", "--every.save=1", "--every.sample=1") == 0
     err = capsys.readouterr().err

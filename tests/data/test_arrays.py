@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ddm.data import ImageSet
+from ddm.data.arrays import stored_size
 from ddm.errors import RequestError
 
 Load = Callable[..., ImageSet]
@@ -52,6 +53,15 @@ def test_npz_with_labels(load: Load, tmp_path: Path, names: tuple[str, str]):
     assert load(f'arrays(path={path!r}, label="")', image_size=8).labels is None
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 5), (2, 7, 5, 3), (2, 3, 7, 5)])
+def test_the_size_is_told_by_the_header(tmp_path: Path, shape: tuple[int, ...]):
+    array = np.zeros(shape, np.float32)
+    assert stored_size(Path(saved(tmp_path / "x.npy", array))) == (5, 7)
+    assert stored_size(Path(saved(tmp_path / "x.npz", images=array, seeds=np.arange(2)))) == (5, 7)
+    path = Path(saved(tmp_path / "y.npz", a=array, b=np.zeros((2, 9, 9)), z=np.arange(2)))
+    assert stored_size(path, "b", "z") == (9, 9)
+
+
 @pytest.mark.parametrize("shape", [(5, 8, 8), (5, 8, 8, 1), (5, 1, 8, 8)])
 def test_gray(load: Load, tmp_path: Path, shape: tuple[int, ...]):
     path = saved(tmp_path / "x.npy", NOISE[..., 0].reshape(shape))
@@ -72,7 +82,7 @@ BAD = [
     (NOISE.astype(np.float32), "float32 from 0 to 255, which leaves open what is black"),
     (NOISE.astype(np.int16), "int16 from 0 to 255, which leaves open"),
     (NOISE / 127.5 * 2 - 2, "from -2 to 2, which leaves open"),
-    (np.full((2, 8, 8), np.nan), "from nan to nan, which leaves open"),
+    (np.full((2, 8, 8), np.nan), "picture 0 has numbers that are not finite (NaN or infinity); make it again"),
     (NOISE > 9, "its numbers are bool; write uint8"),
     (NOISE[0, 0], "its shape [8, 3] is not pictures; write [n, h, w], [n, h, w, c] or [n, c, h, w] with c = 1, 3 or 4"),
     (NOISE[..., :2], "its shape [5, 8, 8, 2] is not pictures"),
@@ -88,6 +98,19 @@ def test_arrays_that_are_refused(load: Load, tmp_path: Path, array: np.ndarray, 
         load(f"arrays(path={path!r})", image_size=8)
     assert str(caught.value).startswith(f"data: arrays(path={path!r}): ")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("options", ["", ", low=-1, high=1"])
+@pytest.mark.parametrize("shape", [(5, 8, 8, 3), (5, 3, 8, 8)])
+def test_the_first_picture_that_is_not_finite_is_named(
+    load: Load, tmp_path: Path, value: float, options: str, shape: tuple[int, ...]
+):
+    array = np.linspace(-1, 1, 960, dtype=np.float16).reshape(shape)
+    array[2, 1, 2, 1] = array[4, 0, 0, 0] = value
+    path = saved(tmp_path / "x.npz", array)
+    with pytest.raises(RequestError, match=r"picture 2 has numbers that are not finite \(NaN or infinity\)"):
+        load(f"arrays(path={path!r}{options})", image_size=8)
 
 
 @pytest.mark.parametrize("options", ["low=0, high=1", "low=1, high=0", "low=0", "low=5, high=5"])

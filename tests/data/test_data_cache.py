@@ -11,7 +11,6 @@ import pytest
 from ddm.data.cache import ABANDONED_AFTER, Stored, load, stored
 from ddm.data.source import BadPicture, Reading
 from ddm.errors import DdmError, RequestError
-from ddm.storage import cache_folder
 
 
 def reading(count: int = 5, *, labels: bool = True) -> Reading:
@@ -167,12 +166,3 @@ def test_two_processes_at_once(tmp_path: Path):
     assert [process.returncode for process in processes] == [0, 0]
     assert outputs[0] == outputs[1] != b""
     assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_default_folder_is_the_hubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path))
-    assert cache_folder("data") == tmp_path / "ddm" / "data" / "default"
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DdmError, match=r"cannot make the cache folder: .*; HF_HOME says where it is"):
-        cache_folder("data")

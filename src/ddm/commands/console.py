@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -81,3 +82,40 @@ def duration(seconds: float) -> str:
     seconds = round(seconds)
     hours, minutes, rest = seconds // 3600, seconds // 60 % 60, seconds % 60
     return f"{hours}h{minutes:02}m" if hours else f"{minutes}m{rest:02}s" if minutes else f"{rest}s"
+
+
+class Stages:
+    """Progress of work with several parts, one after the other; call it with ``(what, done, total)``.
+
+    On a terminal a moving bar a part; elsewhere a line when a part ends, and now and then in between.
+    """
+
+    EVERY = 20.0
+    """Seconds between two lines of one part where there is no terminal."""
+
+    def __init__(self, console: Console):
+        self._console, self._what, self._bar = console, "", None
+        self._started = self._spoke = time.monotonic()
+        self._first = 0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say how far it is."""
+        now = time.monotonic()
+        if what != self._what:
+            self.close()
+            self._what, self._started, self._spoke, self._first = what, now, now, done
+            self._bar = self._console.bar(total, done=done)
+            self._bar.__enter__()
+        assert self._bar is not None
+        self._bar.update(done)
+        if done == total or now - self._spoke > self.EVERY:
+            self._spoke = now
+            speed = (done - self._first) / max(now - self._started, 1e-9)
+            left = f", {duration((total - done) / speed)} left" if speed and done < total else ""
+            self._bar.log(done, f"{what}, {speed:,.0f} a second{left}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.__exit__()
+            self._bar = None

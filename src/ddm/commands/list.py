@@ -21,6 +21,8 @@ KINDS = (
     "samplers",
     "grids",
     "averages",
+    "metrics",
+    "features",
     "trackers",
 )
 
@@ -51,10 +53,11 @@ def all_registries() -> dict[str, Registry]:
     """Every registry by the name of its kind."""
     from ddm.data import sources
     from ddm.diffusion import grids, objectives, samplers, schedules, weightings
+    from ddm.metrics import features, metrics
     from ddm.networks import networks
     from ddm.runs.recipes import recipes
     from ddm.runs.trackers import trackers
     from ddm.training import averages
 
-    found = (recipes, sources, networks, schedules, objectives, weightings, samplers, grids, averages, trackers)
-    return dict(zip(KINDS, found))
+    training = (recipes, sources, networks, schedules, objectives, weightings, samplers, grids, averages)
+    return dict(zip(KINDS, (*training, metrics, features, trackers)))

@@ -20,9 +20,11 @@ from ddm.images import grid, save_png, to_uint8
 from ddm.runs import build, checkpointing, curves, environment, log
 from ddm.runs.atomic import SaveError
 from ddm.runs.config import Config
+from ddm.runs.evaluation import Evaluator
 from ddm.runs.folder import Run
+from ddm.runs.progress import finish
 from ddm.runs.trackers import open_trackers
-from ddm.training import Diverged, Trainer, TrainStep, has_bf16, pick_device
+from ddm.training import Diverged, Team, Trainer, TrainStep, has_bf16, pick_device
 
 AGREE_EVERY = 10
 """Steps on GPUs between two agreements of several processes on whether to stop; each waits for the devices."""
@@ -83,6 +85,7 @@ class _Session:
             step=self.first,
         )
         self.saved = self.sampled = self.first
+        self.evaluator = self._make_evaluator() if config.every.evaluate else None
         self.clock = Clock(self.first)
 
     def _introduce(self) -> None:
@@ -124,10 +127,17 @@ class _Session:
 
     def _loop(self, bar: Bar) -> None:
         trainer = self.trainer
+        if self.evaluator and self.evaluator.team.agree(self._missed_evaluation()):
+            self._evaluate(self.evaluator)
         for step in trainer.steps():
             bar.update(step.number)
             if is_main():
                 self._record(step, bar)
+            if self.evaluator and due(self.run.config.every.evaluate, step.number):
+                self._evaluate(self.evaluator)
+            if is_main() and due(self.run.config.every.save, step.number):
+                with self._going_on("the checkpoint"):
+                    self._save()
             if self._told_to_stop(step.number):
                 break
         if is_main() and self.saved < trainer.step:
@@ -145,9 +155,6 @@ class _Session:
         if due(every.sample, step.number):
             with self._going_on("the grid"):
                 self._sample()  # before saving: a run killed in between samples again
-        if due(every.save, step.number):
-            with self._going_on("the checkpoint"):
-                self._save()
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:
@@ -156,6 +163,8 @@ class _Session:
             yield
         except (SaveError, OSError) as error:
             self.console.say(f"{what} of step {self.trainer.step} was not written: {error}; training goes on")
+        except DdmError as error:
+            self.console.say(f"{what} of step {self.trainer.step} failed: {error}; training goes on")
 
     def _told_to_stop(self, step: int) -> bool:
         """Whether a signal came, to any process: they must leave at the same step, or some wait for the others."""
@@ -199,9 +208,35 @@ class _Session:
             self.saved = self.trainer.step
             with self._going_on("the curve"):
                 title = f"{self.run.name}: training loss"
-                curves.draw_loss(log.read(self.run.metrics), self.run.path / "loss.png", title=title)
+                evaluations = log.read(self.run.evaluations)
+                curves.draw(log.read(self.run.metrics), evaluations, self.run.path / "loss.png", title=title)
             with self._going_on("which checkpoints to keep as"):
                 checkpointing.prune(self.run)
+
+    def _make_evaluator(self) -> Evaluator:
+        team = Team(self.trainer.device.type)
+        return Evaluator(self.run.config.evaluate, self.data, team=team, say=self.console.say)
+
+    def _missed_evaluation(self) -> bool:
+        """Whether the run was stopped at a step that it should have measured."""
+        here = [
+            each for each in log.read(self.run.evaluations) if each.get("step") == self.first and each["by"] == "train"
+        ]
+        return self.first > 0 and due(self.run.config.every.evaluate, self.first) and not here
+
+    def _evaluate(self, evaluator: Evaluator) -> None:
+        """Measure the first average on all processes; told to stop, all leave between the same two portions."""
+        run, trainer = self.run, self.trainer
+        with self.clock.pause(), self._going_on("the evaluation"):
+            work = evaluator.evaluate(make_generator(run.config, trainer, self.data), identity=None)
+            evaluated = finish(work, leave=lambda: self._told_to_stop(0))
+            if evaluated is None or not is_main():
+                return
+            for record in evaluated.records(by="train", step=trainer.step, weights="ema"):
+                log.append(run.evaluations, record)
+                self.console.say(f"step {trainer.step}: {record['label']} {record['value']:.4g}")
+            values = {f"evaluate/{name}": found.value for name, found in evaluated.measurements.items()}
+            self.trackers.log(values, trainer.step)
 
     def _sample(self) -> None:
         """A grid of the same seeds every time, so that the grids make a film."""
@@ -216,12 +251,16 @@ class _Session:
         self.sampled = trainer.step
 
 
+def make_generator(config: Config, trainer: Trainer, data: ImageSet) -> DiffusionGenerator:
+    """The first average, sampled from as the settings say."""
+    shape = (data.channels, config.image_size, config.image_size)
+    return DiffusionGenerator(trainer.averaged(), shape=shape, **build.sampling_options(config.sample))
+
+
 def preview(config: Config, trainer: Trainer, data: ImageSet, stop: Stop) -> torch.Tensor | None:
     """A sheet of ``sample.count`` pictures from the first average, uint8 ``[c, H, W]``; None where a signal came."""
-    shape = (data.channels, config.image_size, config.image_size)
-    generator = DiffusionGenerator(trainer.averaged(), shape=shape, **build.sampling_options(config.sample))
     x = torch.empty(0)
-    for step in generator.stream(range(config.sample.count)):
+    for step in make_generator(config, trainer, data).stream(range(config.sample.count)):
         if stop.signal is not None:
             return None
         x = step.x

@@ -44,7 +44,8 @@ def arrays(
         mode: gray, colour, or colour with transparency.
 
     Raises:
-        RequestError: no such file or array, a shape that is not pictures, or a range that is not known.
+        RequestError: no such file or array, a shape that is not pictures, numbers that are not finite, or a range
+            that is not known.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -93,6 +94,21 @@ def _load(file: Path, column: str | None, label: str | None) -> tuple[np.ndarray
         raise RequestError(f"{file} cannot be read as .npy or .npz: {' '.join(str(error).split())}") from error
 
 
+def stored_size(file: Path, column: str | None = None, label: str | None = None) -> tuple[int, int]:
+    """Width and height of the pictures of a file that :func:`arrays` can read, from its header alone."""
+    if not zipfile.is_zipfile(file):
+        shape = np.load(file, mmap_mode="r", allow_pickle=False).shape
+    else:
+        with zipfile.ZipFile(file) as archive:
+            name, _ = _names([each.removesuffix(".npy") for each in archive.namelist()], column, label)
+            with archive.open(f"{name}.npy") as array:
+                version = np.lib.format.read_magic(array)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, _ = read(array)
+    _, height, width, _ = _channels_last(np.broadcast_to(np.uint8(0), shape)).shape
+    return width, height
+
+
 def _names(names: list[str], column: str | None, label: str | None) -> tuple[str, str | None]:
     for option, value in (("column", column), ("label", label)):
         if value and value not in names:
@@ -123,7 +139,11 @@ def _range(pixels: np.ndarray, low: float | None, high: float | None) -> tuple[f
         return 0, 255
     if pixels.dtype.kind not in "iuf":
         raise RequestError(f"its numbers are {pixels.dtype}; write uint8")
-    least, most = (float(pixels.min()), float(pixels.max())) if pixels.size else (0.0, 0.0)
+    ends = (pixels.min(), pixels.max()) if pixels.size else (0, 0)
+    if not np.isfinite(ends).all():
+        first = next(number for number, picture in enumerate(pixels) if not np.isfinite(picture).all())
+        raise RequestError(f"picture {first} has numbers that are not finite (NaN or infinity); make it again")
+    least, most = float(ends[0]), float(ends[1])
     if low is None and high is None and pixels.dtype.kind == "f" and most == 1 and least in (0, -1):
         return least, most
     found = f"its numbers are {pixels.dtype} from {least:g} to {most:g}"

@@ -2,17 +2,21 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddm.diffusion import GaussianDiffusion, Step, clipped, labelled, make_grid, samplers, wide
 from ddm.errors import RequestError
-from ddm.images import to_uint8
+from ddm.generators.base import Generator, finished
 from ddm.seeding import PictureNoise
 
+ADVICE = "the sampling or the training went wrong; try --clip, less guidance, more steps or an earlier checkpoint"
+"""Where numbers overflow."""
 
-class DiffusionGenerator:
+
+class DiffusionGenerator(Generator):
     """Makes pictures with a :class:`GaussianDiffusion`.
 
     Args:
@@ -41,6 +45,8 @@ class DiffusionGenerator:
         clip: bool = False,
     ):
         self.diffusion, self.shape, self.guidance, self.clip = diffusion, shape, guidance, clip
+        self._settings = {"sampler": sampler, "steps": steps, "grid": grid, "guidance": guidance, "clip": clip}
+        self.limit: int | None = None
         self.sampler = samplers.bind(sampler, field="sample.sampler")
         self.grid = make_grid(grid, diffusion.sigmas, steps)
         self.classes = int(getattr(diffusion.model, "classes", 0))
@@ -55,13 +61,13 @@ class DiffusionGenerator:
 
         Args:
             seeds: one a picture.
-            labels: one class a picture; by default seed modulo classes for a labelled model, so that grids show all.
+            labels: one class a picture; by default those of :meth:`labels_of`.
         """
         device = next(self.diffusion.parameters()).device
         noise = PictureNoise(seeds, self.shape, device=device, dtype=wide(device))
         label = None
         if self.classes:
-            label = torch.tensor([seed % self.classes for seed in seeds] if labels is None else labels, device=device)
+            label = torch.tensor(self.labels_of(seeds) if labels is None else labels, device=device)
         denoise = labelled(self.diffusion.denoise, label, null=self.classes, scale=self.guidance)
         start = noise() * self.grid[0]
         steps = self.sampler(clipped(denoise) if self.clip else denoise, start, self.grid, noise)
@@ -83,6 +89,21 @@ class DiffusionGenerator:
             yield step
 
     def generate(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Tensor:
-        """Finished pictures, uint8 ``[len(seeds), c, h, w]`` on the CPU."""
-        last = deque(self.stream(seeds, labels), maxlen=1).pop()
-        return to_uint8(last.x).cpu()
+        """Finished pictures, uint8 ``[len(seeds), c, h, w]`` on the CPU.
+
+        Raises:
+            DdmError: a picture is not finite.
+        """
+        return finished(self.floats(seeds, labels), seeds, advice=ADVICE)
+
+    def floats(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Tensor:
+        """The pictures before they are rounded: ``[len(seeds), c, h, w]`` in about [-1, 1], on the model's device."""
+        return deque(self.stream(seeds, labels), maxlen=1).pop().x
+
+    def labels_of(self, seeds: Sequence[int]) -> list[int] | None:
+        """Seed modulo classes, so that grids show all; None for a model without labels."""
+        return [seed % self.classes for seed in seeds] if self.classes else None
+
+    def settings(self) -> dict[str, Any]:
+        """Sampler, steps, grid, guidance and clip, as they were given."""
+        return dict(self._settings)

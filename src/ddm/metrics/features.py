@@ -45,7 +45,9 @@ class Extractor(nn.Module, ABC):
         if pixels.dtype != torch.uint8:
             raise TypeError(f"pictures must be uint8, not {pixels.dtype}; ddm.images.to_uint8 rounds them")
         assert not self.training, "a feature network measures in eval mode"
-        with torch.autocast(pixels.device.type, enabled=False):
+        # TF32, which GPUs use for convolutions by default, would move features in the third digit.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.autocast(pixels.device.type, enabled=False), exact:
             return self.embed(as_rgb(pixels))
 
 

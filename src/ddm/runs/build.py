@@ -8,6 +8,7 @@ from ddm.data import ImageSet, get_data, sources
 from ddm.diffusion import GaussianDiffusion, make_grid, samplers
 from ddm.errors import RequestError
 from ddm.networks import Network, networks
+from ddm.runs import evaluation
 from ddm.runs.config import Config, Sampling
 from ddm.runs.trackers import check_trackers
 from ddm.training import Trainer, averages
@@ -31,9 +32,21 @@ def check(config: Config) -> None:
     diffusion = make_diffusion(config, network)
     samplers.check(config.sample.sampler, field="sample.sampler")
     make_grid(config.sample.grid, diffusion.sigmas, config.sample.steps)
+    check_evaluation(config)
     if config.sample.guidance != 1 and not config.conditional:
         raise RequestError(
             f"sample.guidance: {config.sample.guidance} is not allowed when conditional is False; allowed: 1"
+        )
+
+
+def check_evaluation(config: Config) -> None:
+    """Raise :class:`RequestError` for what could not be measured, or a best checkpoint that nothing would tell."""
+    evaluation.check(config.evaluate)
+    best = config.keep.best
+    if best in ("fid", "kid") and not (config.every.evaluate and best in config.evaluate.metrics):
+        raise RequestError(
+            f"keep.best: {best!r} is not allowed when every.evaluate is {config.every.evaluate} and evaluate.metrics "
+            f"are {', '.join(config.evaluate.metrics)}; allowed: loss, gradient_norm, or measure {best} while training"
         )
 
 

@@ -8,8 +8,8 @@ from ddm.errors import RequestError
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
-BEST = ("loss", "gradient_norm")
-"""Numbers by which the best checkpoint may be told."""
+BEST = ("loss", "gradient_norm", "fid", "kid")
+"""Numbers by which the best checkpoint may be told, the lower the better."""
 
 
 class Settings(BaseModel):
@@ -58,6 +58,8 @@ class Every(Settings):
     """Write the averages since the last record to metrics.jsonl."""
     sample: Count = 1000
     """Sample a grid of pictures, the same seeds every time."""
+    evaluate: Count = 0
+    """Measure the first average as `ddm evaluate` does, into evaluations.jsonl."""
     save: Count = 1000
     """Save a checkpoint (the end of the run and an interruption always do)."""
 
@@ -67,8 +69,9 @@ class Keep(Settings):
 
     last: Count = 3
     """How many of the newest; 0 for all."""
-    best: Literal["loss", "gradient_norm"] | None = None
-    """Besides, the one with the lowest mean of this number of metrics.jsonl since the checkpoint before it."""
+    best: Literal["loss", "gradient_norm", "fid", "kid"] | None = None
+    """Besides, the one with the lowest mean of this number since the checkpoint before it (fid and kid need
+    every.evaluate)."""
 
 
 class Sampling(Settings):
@@ -86,6 +89,17 @@ class Sampling(Settings):
     """Keep every guess of the clean picture within [-1, 1]."""
     count: Positive = 64
     """Pictures in the grids of a run."""
+
+
+class Evaluation(Settings):
+    """How good the pictures are."""
+
+    metrics: tuple[str, ...] = ("fid", "kid", "precision", "recall")
+    """Numbers to measure; `ddm list metrics` has them all."""
+    features: str = "inception"
+    """The space they are measured in: inception (FID's own), efficientnet (needs no download)."""
+    images: Annotated[int, Field(ge=2)] = 10_000
+    """Generated pictures; published numbers mostly take 50,000."""
 
 
 class Config(Settings):
@@ -111,6 +125,7 @@ class Config(Settings):
     every: Every = Every()
     keep: Keep = Keep()
     sample: Sampling = Sampling()
+    evaluate: Evaluation = Evaluation()
     trackers: tuple[str, ...] = ()
     """Mirrors of metrics.jsonl: tensorboard, wandb."""
 

@@ -29,6 +29,7 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.metrics = path / "metrics.jsonl"
+        self.evaluations = path / "evaluations.jsonl"
         self._lock = FileLock(path / ".lock", timeout=0)
 
     @property

@@ -1,11 +1,10 @@
-"""What a user may name as a model: a run folder or one of its checkpoints."""
+"""What a user may name as a source of pictures, and our own runs and checkpoints among them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from ddm.errors import RequestError, unknown
 from ddm.generators import DiffusionGenerator
@@ -13,52 +12,16 @@ from ddm.runs import build, checkpoints
 from ddm.runs.checkpointing import check_network, checkpoint_config
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
+from ddm.runs.foreign import check_size, load_fixed, load_foreign_pipeline
 from ddm.runs.manifest import BadCheckpoint, read_manifest
+from ddm.runs.model import Model
+from ddm.runs.naming import Named, named
 from ddm.training import check_tensors, pick_device
 
+__all__ = ["Model", "find_checkpoint", "load"]
 
-@dataclass(frozen=True)
-class Model:
-    """A trained model, ready to sample.
-
-    Args:
-        config: what it was trained with.
-        generator: makes its pictures.
-        classes: names of its labels; empty for a model without.
-        path: of the checkpoint.
-        step: of the checkpoint.
-        weights: ``ema``, ``ema-1``, ... or ``raw``.
-        digest: SHA-256 of the file of those weights.
-    """
-
-    config: Config
-    generator: DiffusionGenerator
-    classes: tuple[str, ...]
-    path: Path
-    step: int
-    weights: str
-    digest: str
-
-    def sample(self, count: int = 16, *, seed: int = 0, label: str | None = None) -> Tensor:
-        """Pictures of the seeds ``seed, seed + 1, ...``: uint8 ``[count, c, h, w]``.
-
-        Args:
-            count: how many.
-            seed: of the first.
-            label: a class; by default all classes in turn.
-
-        Raises:
-            RequestError: a label that is not one of :attr:`classes`.
-        """
-        return self.generator.generate(range(seed, seed + count), self.labels(label, count))
-
-    def labels(self, label: str | None, count: int) -> Sequence[int] | None:
-        """The class of each picture as numbers, or None to leave them to the generator."""
-        if label is None:
-            return None
-        if label not in self.classes:
-            raise unknown("label", label, self.classes or ("none: this model has no labels",))
-        return [self.classes.index(label)] * count
+TAKES = {"diffusers": ("steps",), "folder": (), "npz": (), "data": ()}
+"""The options of sampling that sources other than runs take."""
 
 
 def load(
@@ -67,22 +30,55 @@ def load(
     weights: str = "ema",
     device: str = "auto",
     say: Callable[[str], None] = lambda _: None,
+    image_size: int | None = None,
     **sampling: Any,
 ) -> Model:
-    """The model in a run folder (its newest sound checkpoint) or in a checkpoint folder.
+    """The model in a run folder (its newest sound checkpoint) or in a checkpoint folder, or pictures from elsewhere.
 
     Args:
-        source: the folder.
-        weights: ``ema`` (the first average), ``ema-1``, ... or ``raw``.
+        source: the folder; or ``folder:PATH`` and ``npz:PATH`` for pictures that are there already,
+            ``data:DATASET`` for a data set such as ``data:cifar10(split="test")``, or ``diffusers:ID_OR_PATH`` for
+            a pipeline.
+        weights: of a run: ``ema`` (the first average), ``ema-1``, ... or ``raw``.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        say: told about checkpoints that had to be passed over.
-        sampling: options of :class:`DiffusionGenerator` instead of the run's own, e.g. ``steps=50``.
+        say: told about checkpoints that had to be passed over, and about pictures that are not taken as they are.
+        image_size: side of the squares that stored pictures become; 32 by default. Models have their own.
+        sampling: options of :class:`DiffusionGenerator` instead of the run's own, e.g. ``steps=50``; a pipeline
+            takes ``steps``.
 
     Raises:
-        RequestError: nothing usable is there; one line says what is.
+        RequestError: nothing usable is there, one line says what is; or an option that this source does not take.
     """
     place = pick_device(device)
-    path, run_config = find_checkpoint(Path(source).expanduser(), say)
+    found = named(source)
+    if found.kind == "run":
+        path = Path(found.text).expanduser()
+        return _load_run(path, weights, place=place, say=say, image_size=image_size, **sampling)
+    _check_options(found, weights, sampling)
+    if found.kind == "diffusers":
+        return load_foreign_pipeline(found, place=place, image_size=image_size, **sampling)
+    return load_fixed(found, say=say, image_size=image_size)
+
+
+def _check_options(found: Named, weights: str, sampling: dict[str, Any]) -> None:
+    takes = TAKES[found.kind]
+    given = sampling if weights == "ema" else {"weights": weights, **sampling}
+    for name, value in given.items():
+        if name not in takes:
+            allowed = ", ".join(takes) or "none, its pictures are there already"
+            raise RequestError(f"{name}: {value!r} is not allowed for {found.kind}: sources; allowed: {allowed}")
+
+
+def _load_run(
+    source: Path,
+    weights: str,
+    *,
+    place: torch.device,
+    say: Callable[[str], None],
+    image_size: int | None,
+    **sampling: Any,
+) -> Model:
+    path, run_config = find_checkpoint(source, say)
     try:
         group = _group_of(weights, path)
         loaded = checkpoints.load(path, groups=[group])
@@ -94,15 +90,18 @@ def load(
         check_network(config, run_config, path)
     pictures = loaded.state["pictures"]
     classes = tuple(pictures["classes"]) if config.conditional else ()
+    shape = (pictures["channels"], config.image_size, config.image_size)
+    check_size(image_size, shape, "a run")
     network = build.make_network(config, channels=pictures["channels"], classes=len(classes))
     tensors = loaded.tensors[group]
     check_tensors(network.state_dict(), tensors, weights)
     network.load_state_dict(dict(tensors))
     diffusion = build.make_diffusion(config, network).to(place).eval().requires_grad_(False)
     options = build.sampling_options(config.sample) | sampling
-    shape = (pictures["channels"], config.image_size, config.image_size)
     generator = DiffusionGenerator(diffusion, shape=shape, **options)
-    return Model(config, generator, classes, path, loaded.step, weights, digest)
+    run = _run_of(path)
+    name = path.resolve().name if run is None else run.name if source != path else f"{run.name}/{path.name}"
+    return Model(name, "run", generator, digest, classes, config, run, path, loaded.step, weights)
 
 
 def _group_of(weights: str, path: Path) -> str:
@@ -124,6 +123,12 @@ def find_checkpoint(path: Path, say: Callable[[str], None]) -> tuple[Path, Confi
     if found is None:
         raise RequestError(f"source: {str(path)!r} has no checkpoint yet; train it with ddm train")
     return found, run.config
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint lies in, if it does."""
+    run = checkpoint.resolve().parent.parent
+    return run if checkpoint.resolve().parent.name == "checkpoints" and (run / "config.yaml").exists() else None
 
 
 def _nearby(path: Path) -> str:

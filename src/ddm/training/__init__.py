@@ -1,7 +1,18 @@
 """The training loop and the averages it keeps."""
 
 from ddm.training.ema import Ema, averages
-from ddm.training.processes import has_bf16, pick_device
+from ddm.training.processes import Team, has_bf16, pick_device
 from ddm.training.trainer import Diverged, Mean, Trainer, TrainStep, check_tensors
 
-__all__ = ["Diverged", "Ema", "Mean", "TrainStep", "Trainer", "averages", "check_tensors", "has_bf16", "pick_device"]
+__all__ = [
+    "Diverged",
+    "Ema",
+    "Mean",
+    "Team",
+    "TrainStep",
+    "Trainer",
+    "averages",
+    "check_tensors",
+    "has_bf16",
+    "pick_device",
+]

@@ -1,13 +1,17 @@
 """The one place that knows Accelerate: devices, precision and processes."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast_object_list, gather, gather_object
+from torch import Tensor
 
-from ddm.errors import RequestError
+from ddm.errors import DdmError, RequestError
 
+Result = TypeVar("Result")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
@@ -60,3 +64,52 @@ def make_accelerator(precision: str, device: torch.device) -> Accelerator:
     if PartialState._shared_state and torch.device(PartialState().device or device).type != device.type:
         PartialState._reset_state()
     return Accelerator(mixed_precision=_MIXED[precision], cpu=device.type == "cpu")
+
+
+class Team:
+    """The processes of a launcher as they share work that is no training; one process alone is a team too.
+
+    Every method is called by all of them, in the same order.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``; :attr:`device` is this process's own.
+    """
+
+    def __init__(self, device: str):
+        place = pick_device(device)
+        state = PartialState(cpu=place.type == "cpu")
+        self.rank, self.count = state.process_index, state.num_processes
+        self.device: torch.device = place if self.count == 1 or state.device is None else state.device
+
+    def part(self, count: int) -> list[int]:
+        """Which of ``count`` things are this process's; all get equally many, so the last may come twice."""
+        each = -(-count // self.count)
+        return [min(number, count - 1) for number in range(self.rank * each, (self.rank + 1) * each)]
+
+    def gather(self, part: Tensor, count: int) -> Tensor:
+        """The tensors of all processes' parts put together, ``[count, ...]`` on the CPU of each."""
+        if self.count == 1:
+            return part.cpu()
+        whole = gather(part.to(self.device).contiguous())
+        assert isinstance(whole, Tensor)
+        return whole[:count].cpu()
+
+    def agree(self, value: Any) -> Any:
+        """What the first process says."""
+        return broadcast_object_list([value])[0] if self.count > 1 else value
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """Do this process's work; a :class:`DdmError` on any process is raised on all, so that none waits for it."""
+        result, problem = None, None
+        try:
+            result = work()
+        except DdmError as error:
+            problem = error
+        problems = [each for each in self.collect([problem and str(problem)]) if each]
+        if problems:
+            raise problem or DdmError(problems[0])
+        return cast(Result, result)
+
+    def collect(self, values: list[Any]) -> list[Any]:
+        """Everybody's values in the order of the processes."""
+        return gather_object(values) if self.count > 1 else values
