@@ -15,6 +15,7 @@ VERBS = {
     "sample": "make pictures with a trained model",
     "evaluate": "measure a model: distances with intervals, precision and recall, copies",
     "compare": "several sources measured alike: a table, which differences are real, pictures",
+    "report": "one HTML file that shows a run: samples, films, curves, numbers, settings",
     "data": "what is in a data set, what is wrong with it, a preview",
     "list": "the recipes, samplers, networks, ... there are to choose from",
     "doctor": "is this installation sound: one real step, save, load, sample",

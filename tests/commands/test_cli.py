@@ -20,7 +20,10 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("trian", "command: 'trian' is unknown (did you mean 'train'?); allowed: data, doctor, list, sample, train"),
+        (
+            "trian",
+            "command: 'trian' is unknown (did you mean 'train'?); allowed: compare, data, doctor, evaluate, list, report, sample, train",
+        ),
         ("train", "the following arguments are required: RECIPE"),
         ("train papre", "recipe: 'papre' is unknown (did you mean 'paper'?); allowed: ddpm, edm, paper, shapes"),
         ("train nothere.yaml", "recipe: 'nothere.yaml' is unknown"),

@@ -1,6 +1,10 @@
 import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ import ddm as package
 from ddm.cli import main
 from ddm.commands.console import Console
 from ddm.commands.training import train
+from ddm.diffusion import Step
+from ddm.generators import DiffusionGenerator
 from ddm.images import to_pil
 from ddm.runs.config import override
 from ddm.runs.recipes import recipes
@@ -214,3 +220,134 @@ def test_missing_and_wrong_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "source: 'empty' is neither" in last_line(capsys)
     assert sample() == 2
     assert "the following arguments are required: SOURCE" in last_line(capsys)
+
+
+# --- sources that are no runs
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    diffusers: Any = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    unet = diffusers.UNet2DModel(
+        sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, **blocks
+    )
+    path = tmp_path_factory.mktemp("pipelines") / "theirs"
+    diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler(num_train_timesteps=100)).save_pretrained(path)
+    return path
+
+
+def test_a_pipeline_gives_a_grid_a_folder_and_an_npz(pipeline: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    source, out = f"diffusers:{pipeline}", tmp_path / "out"
+    options = ("--count=5", "--steps=4", "--seed=2")
+    for name in ("a.png", "a.npz", "a/"):
+        assert sample(source, *options, "--out", f"{out}/{name}", "--batch-size=2") == 0
+    assert "model   theirs\n" in capsys.readouterr().err
+    with np.load(out / "a.npz", allow_pickle=False) as stored:
+        images = stored["images"]
+        assert stored["seeds"].tolist() == [2, 3, 4, 5, 6]
+    expected = package.load(source, device="cpu", steps=4).sample(5, seed=2).permute(0, 2, 3, 1).numpy()
+    assert np.abs(images.astype(int) - expected).max() <= 1
+    assert (np.stack(pictures(out / "a")) == images).all()
+    with Image.open(out / "a" / "000003.png") as picture:
+        facts, line = json.loads(picture.text["ddm"]), picture.text["parameters"]
+    assert (facts["kind"], facts["pipeline"], facts["steps"], facts["seed"]) == ("diffusers", "DDIMPipeline", 4, 3)
+    assert line.startswith("Steps: 4, Sampler: DDIMScheduler, Seed: 3, Size: 8x8, Model hash: ")
+    assert str(pipeline.parent) not in str(facts) and "theirs" not in str(facts), "never a name of the user's"
+
+
+def test_what_was_sampled_is_a_source_itself(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    for name in ("made.npz", "made/"):
+        assert sample(run, "--count=5", "--out", f"{tmp_path}/{name}") == 0
+    made = package.load(run, device="cpu").sample(5)
+    for source in (f"npz:{tmp_path}/made.npz", f"folder:{tmp_path}/made"):
+        assert torch.equal(package.load(source, image_size=8).sample(5), made)
+        assert sample(source, "--image-size=8", "--batch-size=2", "--json", "--out", tmp_path / "again.npz") == 0
+        result = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (result["count"], result["checkpoint"]) == (5, None), "as many as there are"
+        with np.load(tmp_path / "again.npz", allow_pickle=False) as stored:
+            assert (stored["images"] == made.permute(0, 2, 3, 1).numpy()).all()
+
+
+def test_the_sheet_is_named_after_the_source(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert sample("data:shapes(count=3)", "--image-size=8") == 0
+    assert sample(f"diffusers:{pipeline}", "--count=1", "--steps=1") == 0
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["shapes.png", "theirs.png"]
+    with Image.open("shapes.png") as sheet:
+        assert json.loads(sheet.text["ddm"])["count"] == 3
+
+
+def test_resized_pictures_are_told(tmp_path: Path, capsys: pytest.CaptureFixture):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert sample(f"folder:{tmp_path}", "--out", tmp_path / "b.npz") == 0
+    assert "has pictures of 8x8; they are cropped and resized to 32x32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "message"),
+    [
+        (
+            "diffusers:theirs",
+            ["--out=film.webp"],
+            "out: 'film.webp' is not allowed for diffusers: sources, whose denoising is",
+        ),
+        (
+            "folder:x",
+            ["--out=FILM.GIF"],
+            "out: 'FILM.GIF' is not allowed for folder: sources, whose denoising is not seen; ",
+        ),
+        (
+            "diffusers:theirs",
+            ["--sampler=ddim"],
+            "sampler: 'ddim' is not allowed for diffusers: sources; allowed: steps",
+        ),
+        ("diffusers:theirs", ["--label=cat"], "label: 'cat' is unknown; allowed: none: this model has no labels"),
+        ("diffusers:theirs", ["--steps=101"], "steps: 101 is not allowed: "),
+        ("diffusers:nowhere/none", [], "is neither a folder here nor in the hub's cache"),
+        ("data:shapes(count=3)", ["--count=4"], "seed: 3 is not allowed; there are 3 pictures, 0 to 2"),
+        ("data:shapes(count=3)", ["--seed=3"], "seed: 3 is not allowed; there are 3 pictures, 0 to 2"),
+        ("data:shapes", ["--label=star"], "label: stored pictures cannot be asked for by class; allowed: none"),
+        ("data:shapes", ["--image-size=0"], "image-size: 0 is not allowed; allowed: 1 or more"),
+        ("data:shapes", ["--no-clip"], "clip: False is not allowed for data: sources"),
+        ("folder:none", [], "source: folder(path='none'): none is not there"),
+        ("npz:", [], "source: 'npz:' names nothing; write npz: and then what is meant"),
+    ],
+)
+def test_bad_requests_of_other_sources(
+    pipeline: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    source: str,
+    arguments: list,
+    message: str,
+):
+    monkeypatch.chdir(tmp_path)
+    source = source.replace("theirs", str(pipeline))
+    assert main(["sample", source, *arguments]) == 2
+    assert message in last_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_are_not_finite_are_not_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    stream = DiffusionGenerator.stream
+
+    def spoiled(self: DiffusionGenerator, seeds: range, labels: object = None) -> Iterator[Step]:
+        for step in stream(self, seeds, labels):
+            bad = torch.tensor([seed == 3 for seed in seeds])[:, None, None, None]
+            yield Step(step.x.masked_fill(bad, torch.nan), step.x0.masked_fill(bad, torch.nan))
+
+    monkeypatch.setattr(DiffusionGenerator, "stream", spoiled)
+    for name in ("a.png", "a.npz", "a.gif"):
+        assert sample(run, "--count=5", "--out", tmp_path / name) == 1
+        assert last_line(capsys).startswith("ddm: the picture of seed 3 is not finite: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from ddm.cli import main\ntry: main(['sample', '--help'])\nexcept SystemExit: sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0

@@ -8,7 +8,7 @@ from ddm.metrics import nearest as nearest_module
 from ddm.metrics import neighbours as module
 from ddm.metrics.intervals import jackknife_error, random_groups
 from ddm.metrics.nearest import nearest, squared_distances
-from ddm.metrics.neighbours import coverage, density, precision, recall
+from ddm.metrics.neighbours import _coverage_variance, coverage, density, precision, recall
 from metrics.samples import calibration, embedded, lognormal, normal, source
 
 ALL = {"precision": precision, "recall": recall, "density": density, "coverage": coverage}
@@ -87,6 +87,19 @@ def test_the_interval_is_the_spread_over_repetitions(name: str):
             found[metric].append(measure(real, fake, k=3))
     for metric, (low, high) in limits.items():
         assert low < calibration(found[metric]) < high, metric
+
+
+def test_the_variance_of_coverage_is_that_of_balls_in_boxes():
+    """Boxes that are hit by at least one of n balls, where every ball hits one: the classical occupancy problem."""
+    boxes, balls, random = 200, 200, source(12)
+    alone, pair = (1 - 1 / boxes) ** balls, (1 - 2 / boxes) ** balls
+    expected = boxes * alone + boxes * (boxes - 1) * pair - (boxes * alone) ** 2
+    found = []
+    for _ in range(300):
+        count = torch.randint(boxes, (balls,), generator=random).bincount(minlength=boxes)
+        mark = torch.where(count > 0, torch.arange(boxes) + 1.0, 0.0)
+        found.append(_coverage_variance(count, mark, balls))
+    assert torch.tensor(found).mean().item() == pytest.approx(expected, rel=0.1)
 
 
 def test_the_work_is_shared(monkeypatch: pytest.MonkeyPatch):

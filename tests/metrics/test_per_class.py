@@ -50,3 +50,5 @@ def test_what_is_missing_is_named():
         class_kid(real, labelled([5, 5, 1], 2))
     with pytest.raises(RequestError, match=r"^class_kid: 0 real pictures of class 'dog'; allowed: 2 or more$"):
         class_kid(real.take(real.labels != 1), real)
+    with pytest.raises(RequestError, match=r"^class_kid: 0 generated pictures of class 'dog'; allowed: 2 or more$"):
+        class_kid(real, real.take(real.labels != 1))

@@ -243,6 +243,8 @@ def test_names_are_drawn_and_never_run_into_each_other(tmp_path: Path):
     gap = slice(columns[columns < middle].max() + 1, columns[columns > middle].min())
     assert gap.stop - gap.start > 20
     assert (plain[: rows.min()] < 128).any(), "a name stands above"
+    dark = np.nonzero((plain[: rows.min()] < 128).any((0, 2)))[0]
+    assert 0 <= dark.min() - columns.min() <= 2, "where the pictures begin"
     assert (plain[: rows.min(), gap] == 255).all() and (long[: rows.min(), gap] == 255).all()
     assert not np.array_equal(plain, long)
 
@@ -252,6 +254,13 @@ def test_gray_transparent_and_few_pictures_have_their_block_too(tmp_path: Path):
     clear[:, 3] = 0
     sheet = drawn(tmp_path / "grids.png", {"gray": coloured(3, 0, channels=1), "clear": clear}, gray="FID 3\n35 steps")
     assert sheet.shape[2] == 3 and not of_level(sheet, 80).any()
+
+
+@pytest.mark.parametrize(("side", "largest"), [(8, 400), (32, 400), (64, 400), (256, 800), (512, 800), (2000, 2000)])
+def test_blocks_of_large_pictures_stay_within_the_screen(tmp_path: Path, side: int, largest: int):
+    pixels = torch.zeros(36, 1, side, side, dtype=torch.uint8)
+    sheet = drawn(tmp_path / "grids.png", {"a": pixels})
+    assert largest / 2 <= (sheet == 0).all(-1).any(0).sum() <= largest
 
 
 def test_quality_against_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -130,6 +130,20 @@ def test_labels_go_with_the_pictures(evaluator: Evaluator):
     assert evaluate(evaluator, ToyGenerator(), identity=None).fake.labels is None
 
 
+def test_labels_are_matched_by_name(evaluator: Evaluator):
+    names = evaluator.reference.classes
+    turned = finish(evaluator.evaluate(ToyGenerator(classes=4), identity=None, classes=names[::-1]))
+    assert turned is not None and turned.fake.labels is not None
+    assert turned.fake.labels[:4].tolist() == [len(names) - 1 - label for label in range(4)]
+    other = finish(evaluator.evaluate(ToyGenerator(classes=4), identity=None, classes=("cat", "dog", "cow", "hen")))
+    assert other is not None and other.fake.labels is None
+
+
+def test_pictures_that_are_there_already_are_not_kept(evaluator: Evaluator):
+    found = evaluate(evaluator, ToyGenerator(limit=300))
+    assert found.made == 0 and not list(cache_folder("pictures").rglob("*.safetensors"))
+
+
 def test_records_are_plain_and_complete(evaluator: Evaluator):
     found = evaluate(evaluator, ToyGenerator(level=0.2))
     (record,) = found.records(model="m", step=3)

@@ -20,7 +20,7 @@ from ddm.runs.cost import parameters_of
 from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.recorded import Recorded, compare_recorded, read_recorded
 from ddm.runs.side_by_side import SHOWN, draw_side_by_side
-from ddm.runs.tables import latex, markdown, to_csv
+from ddm.runs.tables import Cell, latex, markdown, to_csv
 from ddm.runs.tradeoff import draw_tradeoff
 from ddm.training import Team
 from ddm.version import __version__
@@ -110,7 +110,7 @@ def measured(arguments: argparse.Namespace, console: Console) -> Comparison:
 def measure_entry(found: Comparison, entry: Entry, evaluator: Evaluator, seed: int, console: Console) -> None:
     """Add one source, as its settings are, to what was found; a run keeps its numbers as after ``ddm evaluate``."""
     model = entry.model
-    console.say(f"model   {', '.join(part for part in (entry.name, describe(model)) if part)}")
+    console.say(f"model   {describe(model, name=entry.name)}")
     evaluated = measure(evaluator, model, model.generator, seed, console, name=f"{entry.name}: ")
     source = compared(entry.name, evaluated, model.generator, entry.evaluations)
     facts = {**facts_of(model), "parameters": source.parameters, "evaluations": entry.evaluations, "by": "compare"}
@@ -200,5 +200,6 @@ def draw(found: Comparison, out: Path) -> None:
 def caption(source: Compared, label: str) -> str:
     """What stands under a source's name: its number, and what a picture costs."""
     found = source.measurements[label]
+    number = Cell(found.value, found.low, found.high)
     cost = f"\n{source.evaluations:,} evaluations a picture" if source.evaluations else ""
-    return f"{label} {found.value:.4g}  [{found.low:.4g}, {found.high:.4g}]{cost}"
+    return f"{label} {number.words}  {number.interval}{cost}"

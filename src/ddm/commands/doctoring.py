@@ -29,8 +29,11 @@ METRICS, IMAGES = ("fid",), 2000
 
 def diagnose(arguments: argparse.Namespace, console: Console) -> int:
     """Measure a baseline, then the same with one thing changed, again and again; exit status 0 whatever is found."""
+    names = getattr(arguments, "suspects", list(suspects))
+    for name in names:
+        suspects.check(name, field="suspects")
     case = make_case(arguments, console)
-    chosen = plan(case, getattr(arguments, "suspects", suspects))
+    chosen = plan(case, names)
     run = trained(case.model, case.reference)
     seen = [] if run is None else findings(run)
     announce(case, chosen, console)
@@ -63,7 +66,7 @@ def _load(source: str | Path, device: str, console: Console, options: dict[str, 
 
 def announce(case: Case, chosen: Plan, console: Console) -> None:
     """What will be done and what it costs, before it begins."""
-    console.say(f"model   {case.model.name}, {describe(case.model)}")
+    console.say(f"model   {describe(case.model)}")
     console.say(f"        baseline: {case.settings.images:,} pictures")
     for each in chosen.variants:
         console.say(f"        {each.suspect}: {each.change}: {cost(each)}")
@@ -74,10 +77,10 @@ def announce(case: Case, chosen: Plan, console: Console) -> None:
 
 
 def cost(variant: Variant) -> str:
-    """``2,000 pictures, 0.5 times the baseline's time each``."""
+    """``2,000 pictures, 0.5 times the time each``: the time of those of the baseline."""
     parts = [f"{variant.pictures:,} pictures"] if variant.pictures else []
     parts += [f"{variant.effort:g} times the time each"] if variant.pictures and variant.effort != 1 else []
-    parts += [f"features of {variant.embedded:,} real pictures"] if variant.embedded else []
+    parts += [f"features of {variant.embedded:,} pictures"] if variant.embedded else []
     return ", ".join(parts) or "free"
 
 
@@ -101,13 +104,17 @@ def carry_out(diagnosis: Diagnosis, chosen: Plan, console: Console) -> tuple[lis
         name = f"{variant.suspect}: "
         try:
             work = attempt(diagnosis.effects(variant))
-            found = finish(work, lambda p, s=stages, n=name: s(n + p.what.removeprefix(n), p.done, p.total))
+            found = finish(work, lambda p, s=stages, n=name: s(n + p.what, p.done, p.total))
         finally:
             stages.close()
         if isinstance(found, str):
             failed[f"{variant.suspect}, {variant.change}"] = found
-        else:
-            effects += found or []
+            continue
+        for each in found or []:
+            low, high = each.interval
+            told = f"{each.measurement.value:.4g}, difference {each.difference:+.3g} [{low:+.3g}, {high:+.3g}]"
+            console.say(f"        {each.suspect}: {each.change}: {told}")
+            effects.append(each)
     return effects, failed
 
 

@@ -8,7 +8,7 @@ from ddm.commands.console import Console
 from ddm.commands.evaluating import SAMPLING
 from ddm.errors import RequestError
 from ddm.generators import Generator
-from ddm.runs.cost import evaluations_of, with_evaluations
+from ddm.runs.cost import evaluations_of, network_of, with_evaluations
 from ddm.runs.naming import named
 from ddm.runs.sources import TAKES, Model, load
 from ddm.training import Team
@@ -48,7 +48,7 @@ def load_models(arguments: argparse.Namespace, team: Team, console: Console) -> 
     """All sources by distinct names, each with those of the request's settings that it can take.
 
     Raises:
-        RequestError: a source cannot be had, or there is a setting that none can take.
+        RequestError: a source cannot be had, or there is a setting or ``--nfe`` that none can take.
     """
     given = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
     kinds = [named(source).kind for source in arguments.sources]
@@ -61,6 +61,8 @@ def load_models(arguments: argparse.Namespace, team: Team, console: Console) -> 
         options = {name: value for name, value in given.items() if name in each}
         weights = arguments.weights if kind == "run" else "ema"
         models.append(load(source, weights=weights, device=team.device.type, say=console.say, **options))
+    if hasattr(arguments, "nfe") and all(network_of(model.generator) is None for model in models):
+        raise RequestError("nfe: none of these sources has a network whose evaluations could be chosen")
     names = distinct([model.name for model in models], arguments.sources)
     return dict(zip(names, models))
 
@@ -116,14 +118,12 @@ def enter(models: Mapping[str, Model], nfe: Sequence[int], *, seed: int) -> list
     """Count what a picture costs each model, and find the steps of the numbers of evaluations that are asked for.
 
     Raises:
-        RequestError: a model cannot make pictures with so many evaluations, or none has a network.
+        RequestError: a model cannot make pictures with so many evaluations.
     """
     entries = []
     for name, model in models.items():
         rungs = _rungs(model.generator, nfe, seed)
         entries.append(Entry(name, model, evaluations_of(model.generator, seed=seed), rungs))
-    if nfe and not any(entry.ladder for entry in entries):
-        raise RequestError("nfe: none of these sources has a network whose evaluations could be chosen")
     return entries
 
 

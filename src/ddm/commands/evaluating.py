@@ -32,7 +32,7 @@ def evaluate(arguments: argparse.Namespace, console: Console) -> int:
     evaluation.check(settings)
     reference = load_reference(getattr(arguments, "reference", None), model)
     evaluator = Evaluator(settings, reference, team=team, batch=arguments.batch_size, say=console.say)
-    console.say(f"model   {model.name}, {describe(model)}")
+    console.say(f"model   {describe(model)}")
     evaluated = measure(evaluator, model, model.generator, arguments.seed, console)
     if is_main():
         records = evaluated.records(**facts_of(model), by="evaluate")
@@ -61,7 +61,7 @@ def measure(
     """
     stages = Stages(console)
     try:
-        work = evaluator.evaluate(generator, identity=model.digest, seed=seed)
+        work = evaluator.evaluate(generator, identity=model.digest, seed=seed, classes=model.classes)
         evaluated = finish(work, lambda progress: stages(name + progress.what, progress.done, progress.total))
     finally:
         stages.close()
@@ -124,9 +124,9 @@ def keep(model: Model, records: list[dict[str, Any]]) -> None:
         log.append(Run.open(model.run).evaluations, record)
 
 
-def describe(model: Model) -> str:
-    """How its pictures are made, in a few words."""
-    parts = [f"step {model.step}"] if model.step is not None else []
+def describe(model: Model, *, name: str | None = None) -> str:
+    """Its name (or another) and how its pictures are made."""
+    parts = [name or model.name] + ([f"step {model.step}"] if model.step is not None else [])
     parts += [f"{model.weights} weights"] if model.weights else []
     return ", ".join(parts + [f"{name} {value}" for name, value in model.generator.settings().items()])
 

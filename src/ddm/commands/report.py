@@ -1,4 +1,4 @@
-"""One HTML file that shows a run: curves, films, samples, what they are close to, numbers, settings; made to be shared."""
+"""One HTML file that shows a run: samples, films, curves, nearest training pictures, numbers, settings; for sharing."""
 
 import argparse
 import json

@@ -67,8 +67,7 @@ def recall(
 def density(
     real: Embedded, fake: Embedded, *, k: Annotated[int, Ge(1)] = 5, pictures: Annotated[int, Ge(2)] = 10_000
 ) -> Measurement:
-    """Real pictures within whose reach a generated one lies, on average, over ``k``; Naeem et al. 2020 (arXiv
-    2002.09797).
+    """Real pictures in whose reach a generated one lies, on average, over ``k``; Naeem et al. 2020 (arXiv 2002.09797).
 
     As ``precision``, but real pictures that lie apart count little; may exceed 1. The interval is that of a mean over
     generated pictures.

@@ -79,25 +79,28 @@ def closest(pixels: Tensor, data: ImageSet, *, mirror: bool, count: int) -> Gene
         numbers = torch.cat((numbers, found.indices + start), 1).gather(1, order)[:, :kept]
         squares = squares[:, :kept]
     yield Progress("neighbours", data.count, data.count)
-    # A picture's two ways stand one under the other; side by side the nearest of both are found.
-    squares, order = torch.cat(squares.chunk(len(ways)), 1).sort(stable=True)
-    numbers = torch.cat(numbers.chunk(len(ways)), 1).gather(1, order)
     levels = (squares / queries.shape[1]).sqrt() * 255
-    scale = levels[:, :kept].mean(1)
-    ratios = torch.where(levels[:, 0] > 0, levels[:, 0] / scale, 0.0)
-    worst = ratios.argsort(stable=True)[:count].tolist()
-    return [
-        Close(place, float(ratios[place]), _neighbours(data, numbers[place], levels[place], order[place] >= kept))
-        for place in worst
+    every = [
+        _close(place, levels[place :: len(pixels)], numbers[place :: len(pixels)], data) for place in range(len(pixels))
     ]
+    return sorted(every, key=lambda each: each.ratio)[:count]
 
 
-def _neighbours(data: ImageSet, numbers: Tensor, levels: Tensor, mirrored: Tensor) -> list[Neighbour]:
-    found = []
-    for number, level, turned in zip(numbers[:SHOWN].tolist(), levels.tolist(), mirrored.tolist()):
-        pixels = data.pixels[number]
-        found.append(Neighbour(number, pixels.flip(-1) if turned else pixels, turned, level))
-    return found
+def _close(place: int, levels: Tensor, numbers: Tensor, data: ImageSet) -> Close:
+    """A picture from its nearest training pictures in each way, ``[ways, kept]``: each counts once, as it is nearer."""
+    found: dict[int, tuple[float, bool]] = {}
+    for level, order in zip(*(each.tolist() for each in levels.flatten().sort(stable=True))):
+        way, position = divmod(order, levels.shape[1])
+        found.setdefault(int(numbers[way, position]), (level, way == 1))
+    nearest_ones = [level for level, _ in found.values()][: levels.shape[1]]
+    scale = sum(nearest_ones) / len(nearest_ones)
+    ratio = nearest_ones[0] / scale if nearest_ones[0] else 0.0
+    return Close(place, ratio, [_neighbour(data, number, *found[number]) for number in list(found)[:SHOWN]])
+
+
+def _neighbour(data: ImageSet, number: int, levels: float, mirrored: bool) -> Neighbour:
+    pixels = data.pixels[number]
+    return Neighbour(number, pixels.flip(-1) if mirrored else pixels, mirrored, levels)
 
 
 def _vectors(pixels: Tensor) -> Tensor:

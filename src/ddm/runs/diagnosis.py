@@ -154,15 +154,20 @@ class Diagnosis:
         """The number after and before, the error of their difference, and whether that is of pairs."""
         measure = metrics.bind(metric)
         after = outcome.measurements.get(metric) or measure(real=outcome.real, fake=outcome.fake)
+        if outcome.paired and len(outcome.fake) >= 2 * GROUPS:
+            before = self._value_before(metric, outcome)
+            without = values_without(metric, outcome.real, outcome.fake) - self._without_before(metric, outcome)
+            return after, before, jackknife_error(without), True
         if self._is_baseline(outcome):
-            before = self.baseline.measurements[metric]
+            whole = self.baseline.measurements[metric]
         else:
-            before = measure(real=outcome.real_before, fake=outcome.fake_before)
-        if not outcome.paired or len(outcome.fake) < 2 * GROUPS:
-            return after, before.value, math.hypot(after.error, before.error), False
-        without_after = values_without(metric, outcome.real, outcome.fake)
-        difference = without_after - self._without_before(metric, outcome)
-        return after, before.value, jackknife_error(difference), True
+            whole = measure(real=outcome.real_before, fake=outcome.fake_before)
+        return after, whole.value, math.hypot(after.error, whole.error), False
+
+    def _value_before(self, metric: str, outcome: Outcome) -> float:
+        if self._is_baseline(outcome):
+            return self.baseline.measurements[metric].value
+        return _values(metric, outcome.real_before, [outcome.fake_before])[0]
 
     def _without_before(self, metric: str, outcome: Outcome) -> Tensor:
         if not self._is_baseline(outcome):

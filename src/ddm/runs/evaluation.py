@@ -97,7 +97,13 @@ class Evaluator:
         self._real: Embedded | None = None
 
     def evaluate(
-        self, generator: PictureGenerator, *, identity: str | None, seed: int = 0, images: int | None = None
+        self,
+        generator: PictureGenerator,
+        *,
+        identity: str | None,
+        seed: int = 0,
+        images: int | None = None,
+        classes: tuple[str, ...] | None = None,
     ) -> Generator[Progress, None, Evaluated]:
         """Make the pictures of ``seed, seed + 1, ...``, embed and measure them; yields how far it is.
 
@@ -107,6 +113,7 @@ class Evaluator:
                 on where it was; None keeps nothing.
             seed: of the first picture.
             images: how many, instead of the settings'.
+            classes: names of the generator's labels, where they are not those of the reference.
 
         Raises:
             RequestError: the generator has too few pictures, or none of this size.
@@ -116,17 +123,19 @@ class Evaluator:
             raise RequestError(f"images: {count} is not allowed; there are only {generator.limit}")
         real = yield from self.embedded_reference()
         started = time.monotonic()
-        kept = None if identity is None else Kept(identity, generator, self.team.device.type, self.say)
+        there = generator.limit is not None  # pictures that need not be made need not be kept
+        kept = None if identity is None or there else Kept(identity, generator, self.team.device.type, self.say)
         made = make(generator, range(seed, seed + count), team=self.team, batch=self.batch, kept=kept)
         pixels, fresh = yield from made
         seconds = {"pictures": time.monotonic() - started}
         started = time.monotonic()
         vectors = yield from self._embed(pixels, "features", keep=identity is not None)
         seconds["features"] = time.monotonic() - started
-        fake = self._gathered(vectors, pixels, generator.labels_of(range(seed, seed + count)), self.reference.classes)
+        labels = _renumbered(generator.labels_of(range(seed, seed + count)), classes, self.reference.classes)
+        fake = self._gathered(vectors, pixels, labels, self.reference.classes)
         measurements, took = yield from self._measure(real, fake)
         protocol = self._protocol(count, seed)
-        return Evaluated(measurements, protocol, fake, real, seconds | took, fresh)
+        return Evaluated(measurements, protocol, fake, real, seconds | took, 0 if there else fresh)
 
     def embedded_reference(self) -> Generator[Progress, None, Embedded]:
         """The real pictures with their features; read from the cache after the first time."""
@@ -193,6 +202,15 @@ class Evaluator:
             resize=self.extractor.resize,
             pictures=f"{width}x{height}x{data.channels}",
         )
+
+
+def _renumbered(labels: list[int] | None, classes: tuple[str, ...] | None, wanted: tuple[str, ...]) -> list[int] | None:
+    """Labels as the reference numbers them: by name. None where it has no such class."""
+    if labels is None or classes is None or classes == wanted:
+        return labels
+    if not set(classes) <= set(wanted):
+        return None
+    return [wanted.index(classes[label]) for label in labels]
 
 
 def check(settings: Evaluation) -> None:

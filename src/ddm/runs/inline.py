@@ -20,12 +20,12 @@ LOSSLESS = 700
 INK = "#0b0c0d"
 """Drawn where the page's own ink is meant."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # letters stay letters: they are crisp, can be searched, and have the font of the page
     "text.parse_math": False,
     "font.size": 9,
     "path.simplify_threshold": 0.3,
-    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color"), INK),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
 }
 
 
@@ -57,7 +57,8 @@ def sheet(pixels: Tensor, *, columns: int | None = None) -> Tensor:
         uint8 ``[4, H, W]``.
     """
     colour = grid(as_rgb(pixels), columns=columns)
-    return torch.cat((colour, 255 - grid(torch.zeros_like(pixels[:, :1]), columns=columns)))
+    gaps = grid(torch.zeros_like(pixels[:, :1]), columns=columns)
+    return torch.cat((colour, 255 - gaps))[:, 1:-1, 1:-1]
 
 
 def picture(pixels: Tensor, alt: str) -> Picture:

@@ -161,14 +161,12 @@ def average(trained: Trained) -> Iterator[Finding]:
 def reach(rule: str, step: int) -> tuple[float, float]:
     """Mean age in steps of the weights in an average, and the share of the random first ones in it."""
     survives = averages.bind(rule)
-    age, left = 0.0, 1.0
-    for number in range(step, 0, -1):
-        kept = survives(number)
-        age += left * (1 - kept) * (step - number)
-        left *= kept
-        if left < 1e-9:
-            break
-    return age + left * step, left
+    age, left, back = 0.0, 1.0, 0
+    while back < step and left > 1e-5:  # what is older than that cannot change the answer
+        kept = survives(step - back)
+        age += left * (1 - kept) * back
+        left, back = left * kept, back + 1
+    return age + left * back, left
 
 
 @known_causes.register
@@ -186,14 +184,13 @@ def images(trained: Trained) -> Iterator[Finding]:
         f"the public law FID ~ {limit} + {slope:g} / million images (mini_edm, 15.7 M parameters, EDM, 50,000 pictures"
     )
     if millions >= least:
-        about = f"{law}) leads to expect about {limit + slope / millions:.1f} at best of this many"
-        yield Finding("ok" if millions >= 50 else "warn", "images seen", f"{said}; {about}", "train longer")
+        about = f") leads to expect about {limit + slope / millions:.1f} at best of this many"
     elif millions >= 1:
-        about = f"{law}, fitted from {least} million on) would go on to about {limit + slope / millions:.0f} here"
-        yield Finding("warn", "images seen", f"{said}; {about}", "train longer")
+        about = f", fitted from {least} million on) would go on to about {limit + slope / millions:.0f} here"
     else:
-        about = f"{law}) begins at {least} million: too few to say more"
-        yield Finding("warn", "images seen", f"{said}; {about}", "train longer")
+        about = f") begins at {least} million: too few to say more"
+    enough = millions >= 50
+    yield Finding("ok" if enough else "warn", "images seen", f"{said}; {law}{about}", "" if enough else "train longer")
 
 
 @known_causes.register

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,12 +46,24 @@ class Guess:
     """What the sampler takes the finished pictures for.
 
     Args:
-        words: when.
+        when: at which step.
+        noise: that the model saw there, as a sigma.
         picture: the guesses of all followed seeds, one under the other.
     """
 
-    words: str
+    when: str
+    noise: str
     picture: Picture
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A training picture; see :class:`ddm.runs.closest.Neighbour`."""
+
+    picture: Picture
+    number: int
+    levels: float
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -62,14 +75,12 @@ class Copied:
         ratio: see :class:`ddm.runs.closest.Close`.
         sample: the picture.
         neighbours: training pictures, the nearest first.
-        words: under each of them.
     """
 
     seed: int
     ratio: float
     sample: Picture
-    neighbours: list[Picture]
-    words: list[str]
+    neighbours: list[Shown]
 
 
 @dataclass(frozen=True)
@@ -113,27 +124,38 @@ def show_newest(run: Run, *, device: str, say: Callable[[str], None]) -> Generat
     """
     try:
         model = load(run.path, device=device, say=say)
-        pixels, shown = yield from _sample(model)
+        pixels, seen = yield from _sample(model)
     except DdmError as error:
         say(f"no pictures of the newest checkpoint: {error}")
         return None
-    assert model.path is not None and model.step is not None and model.weights is not None
-    copied = yield from _copied(model, pixels, say)
+    copied = yield from _copied(run, model, pixels, say)
     return Newest(
-        step=model.step,
-        weights=model.weights,
+        step=int(_path(model).name),
+        weights=str(model.weights),
         parameters=parameters_of(model.generator) or 0,
         generation=model.generator.settings(),
         classes=model.classes,
         samples=picture(sheet(pixels, columns=COLUMNS), f"samples of seeds 0 to {SAMPLES - 1}, eight in a row"),
-        guesses=[
-            Guess(words, picture(sheet(each, columns=1), f"{FOLLOWED} pictures, {words}")) for words, each in shown
-        ],
-        moving=film([sheet(each, columns=FOLLOWED) for _, each in shown], f"{FOLLOWED} pictures emerge from noise"),
+        guesses=[_guess(each) for each in seen],
+        moving=film([sheet(each.pixels, columns=FOLLOWED) for each in seen], f"{FOLLOWED} pictures emerge from noise"),
         steps=_ours(model).settings()["steps"],
         copied=copied,
         digests=_digests(model),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What was seen of the followed seeds: uint8 ``[n, c, h, w]``, and when."""
+
+    when: str
+    noise: str
+    pixels: Tensor
+
+
+def _guess(seen: _Seen) -> Guess:
+    alt = f"{FOLLOWED} pictures, {seen.when}"
+    return Guess(seen.when, seen.noise, picture(sheet(seen.pixels, columns=1), alt))
 
 
 def _ours(model: Model) -> DiffusionGenerator:
@@ -141,28 +163,27 @@ def _ours(model: Model) -> DiffusionGenerator:
     return model.generator
 
 
-def _sample(model: Model) -> Generator[Progress, None, tuple[Tensor, list[tuple[str, Tensor]]]]:
-    """All samples, uint8 ``[n, c, h, w]``, and for each step that is shown its words and what is guessed."""
+def _sample(model: Model) -> Generator[Progress, None, tuple[Tensor, list[_Seen]]]:
+    """All samples, uint8 ``[n, c, h, w]``, and what is guessed at each step that is shown."""
     generator, seeds = _ours(model), range(SAMPLES)
     noise = to_uint8(PictureNoise(seeds[:FOLLOWED], generator.shape)() / 2)  # half: a pixel of it fits into the range
-    shown, levels = [("noise", noise)], generator.grid.tolist()
+    seen, levels = [_Seen("noise", "", noise)], generator.grid.tolist()
     wanted = set(evenly(list(range(1, len(levels))), STEPS))
     x = torch.empty(0)
-    yield Progress("samples", 0, len(levels) - 1)
+    yield Progress("denoising", 0, SAMPLES * (len(levels) - 1))
     for number, step in enumerate(generator.stream(seeds), 1):
-        yield Progress("samples", number, len(levels) - 1)
+        yield Progress("denoising", SAMPLES * number, SAMPLES * (len(levels) - 1))
         x = step.x
         if number in wanted:
             guess = finished(step.x0[:FOLLOWED], seeds[:FOLLOWED], advice=ADVICE)
-            shown.append((f"step {number}, noise {levels[number - 1]:.3g}", guess))
-    return finished(x, seeds, advice=ADVICE), shown
+            seen.append(_Seen(f"step {number}", f"{levels[number - 1]:.3g}", guess))
+    return finished(x, seeds, advice=ADVICE), seen
 
 
 def _copied(
-    model: Model, pixels: Tensor, say: Callable[[str], None]
+    run: Run, model: Model, pixels: Tensor, say: Callable[[str], None]
 ) -> Generator[Progress, None, list[Copied] | None]:
-    config, path = model.config, model.path
-    assert config is not None and path is not None
+    config = run.config
     try:
         data = get_data(config.data, image_size=config.image_size)
         if data.digest != _pictures(model)["digest"]:
@@ -175,25 +196,24 @@ def _copied(
 
 
 def _shown(close: Close, sample: Tensor) -> Copied:
-    words = [
-        f"{each.levels:.1f} levels: no. {each.number:,}{', mirrored' if each.mirrored else ''}"
+    near = [
+        Shown(picture(each.pixels, f"training picture {each.number:,}"), each.number, each.levels, each.mirrored)
         for each in close.neighbours
     ]
-    pictures = [
-        picture(each.pixels, f"training picture {each.number:,}, {each.levels:.1f} levels away")
-        for each in close.neighbours
-    ]
-    return Copied(close.place, close.ratio, picture(sample, f"sample of seed {close.place}"), pictures, words)
-
-
-def _pictures(model: Model) -> dict[str, str]:
-    assert model.path is not None
-    return checkpoints.load(model.path, groups=[]).state["pictures"]
+    return Copied(close.place, close.ratio, picture(sample, f"sample of seed {close.place}"), near)
 
 
 def _digests(model: Model) -> dict[str, str]:
-    """SHA-256 of the training pictures and of every set of weights in the checkpoint."""
-    assert model.path is not None
-    files = read_manifest(model.path).files
-    weights = {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
-    return {"training pictures": _pictures(model)["digest"], **weights}
+    """SHA-256 of the training pictures and of every file of tensors in the checkpoint."""
+    files = read_manifest(_path(model)).files
+    tensors = {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
+    return {"training pictures": _pictures(model)["digest"], **tensors}
+
+
+def _pictures(model: Model) -> dict[str, str]:
+    return checkpoints.load(_path(model), groups=[]).state["pictures"]
+
+
+def _path(model: Model) -> Path:
+    assert model.path is not None, "a run of ours"
+    return model.path

@@ -4,9 +4,11 @@ import base64
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from ddm.runs.training_film import TrainingFilm, evenly, read_film
 from ddm.version import __version__
 
 TEMPLATE = "report.html.jinja"
+LOSS = "training loss"
 MOST_POINTS = 2000
 """Of a curve; more would weigh much and look the same."""
 
@@ -60,6 +63,19 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """Machine and versions.
+
+    Args:
+        starts: of the sessions in it, in words.
+        facts: what is told of it.
+    """
+
+    starts: list[str]
+    facts: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows.
 
@@ -76,7 +92,7 @@ class Report:
         film: the grids of the training.
         newest: what the newest checkpoint makes, if there is one.
         numbers: what was measured.
-        sessions: where it ran, by what is said of it.
+        environments: where it ran.
         command: that repeats the run.
         copy: the ratio under which a picture counts as a copy.
     """
@@ -93,7 +109,7 @@ class Report:
     film: TrainingFilm
     newest: Newest | None
     numbers: Numbers
-    sessions: Sequence[Mapping[str, str]]
+    environments: Sequence[Environment]
     command: str
     copy: float = COPY
 
@@ -125,7 +141,7 @@ def gather(run: Run, *, device: str, say: Callable[[str], None]) -> Generator[Pr
         film=read_film(run.samples, config),
         newest=newest,
         numbers=read_numbers(evaluations, config),
-        sessions=[_described(each) for each in sessions],
+        environments=_environments(sessions),
         command=train_command(config, run.path.resolve().name),
     )
 
@@ -135,9 +151,13 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": duration, "fingerprint": fingerprint}
+    environment.filters |= {"duration": duration, "fingerprint": fingerprint, "shareable": without_paths}
     template = resources.files("ddm.runs").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(template).render(vars(report))
+    return environment.from_string(template).render(
+        vars(report),
+        place=shlex.quote(f"runs/{report.name}"),
+        measured=any(curve.name != LOSS for curve in report.curves),
+    )
 
 
 def fingerprint(script: str) -> str:
@@ -163,19 +183,19 @@ def _records(path: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
 
 def _state(config: Config, records: Sequence[dict[str, Any]], sessions: Sequence[dict[str, Any]], saved: int) -> State:
     sound = [each for each in records if all(_is_number(each.get(name)) for name in ("step", "images", "time"))]
-    last = sound[-1] if sound else {"step": saved, "images": saved * config.train.batch * config.train.accumulate}
     seconds, before = 0.0, 0
     for each in sound:
-        if each.get("images_per_second", 0) > 0:
-            seconds += (each["images"] - before) / each["images_per_second"]
+        speed = each.get("images_per_second")
+        seconds += (each["images"] - before) / speed if isinstance(speed, float) and speed > 0 else 0.0
         before = each["images"]
+    step = max(saved, *(each["step"] for each in sound[-1:]), 0)
     return State(
-        step=max(last["step"], saved),
+        step=step,
         total=config.train.steps,
-        images=last["images"],
-        speed=last["images"] / seconds if seconds else None,
+        images=step * config.train.batch * config.train.accumulate,
+        speed=before / seconds if seconds else None,
         wall=_wall([each["time"] for each in sound], sessions),
-        until=_moment(last["time"]) if sound else "",
+        until=_moment(sound[-1]["time"]) if sound else "",
     )
 
 
@@ -190,11 +210,15 @@ def _wall(times: Sequence[float], sessions: Sequence[dict[str, Any]]) -> float |
 def _curves(records: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]]) -> Iterator[Curve]:
     points = [each for each in records if _is_number(each.get("loss")) and _is_number(each.get("step"))]
     if len(points) > 1:
-        some = evenly(points, MOST_POINTS)
-        yield Curve("training loss", drawing(lambda axes: curves.draw_loss(axes, some), name="loss"))
+        yield Curve(LOSS, drawing(partial(_draw_loss, points), name="loss"))
     for number, (label, curve) in enumerate(curves.distances(drawable(evaluations))):
-        svg = drawing(lambda axes, n=label, c=curve: curves.draw_distance(axes, n, c), name=f"distance {number}")
-        yield Curve(label, svg)
+        draw = partial(curves.draw_distance, name=label, curve=curve)
+        yield Curve(label, drawing(draw, name=f"distance {number}"))
+
+
+def _draw_loss(points: list[dict[str, Any]], axes: Any) -> None:
+    curves.draw_loss(axes, evenly(points, MOST_POINTS))
+    axes.set_title(f"{len(points):,} records", fontsize="small")  # so that it is as high as those of distances
 
 
 def _sessions(run: Run) -> list[dict[str, Any]]:
@@ -210,22 +234,26 @@ def _started(session: dict[str, Any]) -> float:
     return datetime.fromisoformat(session["started"]).timestamp()
 
 
-def _described(session: dict[str, Any]) -> dict[str, str]:
+def _environments(sessions: Sequence[dict[str, Any]]) -> list[Environment]:
+    """Sessions in a row that ran in the same environment are told together."""
+    found: list[Environment] = []
+    for each in sessions:
+        facts, step = _facts(each), each.get("from_step")
+        if not found or found[-1].facts != facts:
+            found.append(Environment([], facts))
+        from_step = f" from step {step:,}" if isinstance(step, int) else ""
+        found[-1].starts.append(f"{_moment(_started(each))}{from_step}")
+    return found
+
+
+def _facts(session: dict[str, Any]) -> dict[str, str]:
     """What may be told of a session: not its command line, nor the names of files that it could not read."""
     packages = session.get("packages")
     versions = {"ddm": session.get("ddm"), "Python": session.get("python")}
     versions |= packages if isinstance(packages, dict) else {}
-    facts = {
-        "started": _moment(_started(session)),
-        "from step": session.get("from_step"),
-        "device": session.get("device"),
-        "processes": session.get("processes"),
-        "threads": session.get("threads"),
-        "precision": session.get("precision"),
-        "system": session.get("platform"),
-        "commit": session.get("commit"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
+    facts = {name: session.get(name) for name in ("device", "processes", "threads", "precision", "commit")}
+    facts |= {"system": session.get("platform")}
+    facts |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())}
     return {name: without_paths(str(value)) for name, value in facts.items() if value is not None}
 
 

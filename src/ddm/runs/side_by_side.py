@@ -14,7 +14,7 @@ SHOWN = 36
 """Pictures of a block at most."""
 
 WIDTH = 400
-"""Pixels of a block, at most: pictures are enlarged by whole numbers."""
+"""Pixels of a block, about: small pictures are enlarged by whole numbers, of large ones fewer are shown."""
 
 ACROSS = 4
 """Blocks in a row at most."""
@@ -46,22 +46,24 @@ def draw_side_by_side(pictures: Mapping[str, Tensor], captions: Mapping[str, str
     for number, (name, block) in enumerate(blocks.items()):
         left = MARGIN + number % across * (width + GAP)
         top = MARGIN + number // across * (head + height + GAP)
-        draw.text((left + 1, top), _fit(name, width, _font(TITLE, bold=True)), INK, _font(TITLE, bold=True))
+        draw.text((left, top), _fit(name, width, _font(TITLE, bold=True)), INK, _font(TITLE, bold=True))
         for line, words in enumerate(captions[name].splitlines()):
-            place = left + 1, top + TITLE + 8 + line * (LINE + 5)
+            place = left, top + TITLE + 8 + line * (LINE + 5)
             draw.text(place, _fit(words, width, _font(LINE)), SOFT, _font(LINE))
         sheet.paste(block, (left, top + head))
     foot = _fit(title, size[0] - 2 * MARGIN, _font(LINE))
-    draw.text((MARGIN + 1, size[1] - MARGIN - LINE), foot, SOFT, _font(LINE))
+    draw.text((MARGIN, size[1] - MARGIN - LINE), foot, SOFT, _font(LINE))
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path, format="PNG")
 
 
 def _block(pixels: Tensor) -> Tensor:
-    """At most SIDE x SIDE pictures as one, uint8 ``[3, H, W]``."""
-    some = as_rgb(pixels[:SHOWN].cpu())
-    columns = math.ceil(math.sqrt(len(some)))
-    return grid(some, columns=columns, scale=max(1, WIDTH // (columns * (some.shape[-1] + 1))))
+    """The first pictures as one, uint8 ``[3, H, W]``; fewer where they are large."""
+    side = pixels.shape[-1]
+    columns = max(1, min(math.ceil(math.sqrt(min(len(pixels), SHOWN))), 2 * WIDTH // side))
+    scale = max(1, WIDTH // (columns * (side + 1)))
+    sheet = grid(as_rgb(pixels[: min(columns**2, SHOWN)].cpu()), columns=columns, scale=scale)
+    return sheet[:, scale:-scale, scale:-scale]  # names stand above the first picture, not above its margin
 
 
 def _across(count: int) -> int:

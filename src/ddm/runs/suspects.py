@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ddm.data import ImageSet
+from ddm.errors import RequestError
 from ddm.generators import DiffusionGenerator
 from ddm.generators.truncated import TruncatedPictures
 from ddm.metrics import features, metrics
@@ -15,7 +16,6 @@ from ddm.runs.case import Case, Kind, Outcome, Unsuitable, Variant, Work, joined
 from ddm.runs.cost import network_of, with_steps
 from ddm.runs.evaluation import Evaluated
 from ddm.runs.model import Model
-from ddm.runs.progress import Progress
 
 suspects = Registry("suspect", given=("case",))
 """Functions ``(case: Case) -> Iterator[Variant]``; they raise :class:`Unsuitable` where there is nothing to change."""
@@ -54,7 +54,7 @@ def _free(
     suspect: str, change: str, kind: Kind, outcome: Callable[[Evaluated], Outcome], *, only: str | None = None
 ) -> Variant:
     def work(baseline: Evaluated) -> Work:
-        yield Progress(f"{suspect}: {change}", 1, 1)
+        yield from ()
         return outcome(baseline)
 
     return Variant(suspect, change, kind, work, only=only)
@@ -222,7 +222,7 @@ def floor(case: Case) -> Iterator[Variant]:
     """Real pictures in the place of generated ones, as many: what a perfect model would get."""
     try:
         other = _split(case)
-    except Unsuitable:
+    except (Unsuitable, RequestError):
         yield _free("floor", "real pictures: one half against the other", "floor", _halves)
         return
     kept = min(case.settings.images, other.count)

@@ -36,7 +36,7 @@ def draw_tradeoff(
         axes.axhspan(found.low, found.high, color=colour, alpha=0.12, linewidth=0)
         axes.axhline(found.value, color=colour, linewidth=1.5, linestyle="--", label=source.name)
     _scales(axes, ladder, [*flat, *(each for rungs in ladder.values() for each in rungs)], label)
-    axes.set_title(textwrap.fill(f"{title}; shaded: 95 % intervals", 100), fontsize="small", loc="left")
+    axes.set_title(textwrap.fill(f"{title}; shaded: 95 % intervals", 120), fontsize="small", loc="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
