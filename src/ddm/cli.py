@@ -18,7 +18,7 @@ VERBS = {
     "report": "one HTML file that shows a run: samples, films, curves, numbers, settings",
     "data": "what is in a data set, what is wrong with it, a preview",
     "list": "the recipes, samplers, networks, ... there are to choose from",
-    "doctor": "is this installation sound: one real step, save, load, sample",
+    "doctor": "is this installation sound; why is the FID of a model what it is",
 }
 
 HELP = """usage: ddm COMMAND ...

@@ -25,7 +25,7 @@ def test_the_curve_is_a_picture_where_there_is_something_to_draw(tmp_path: Path)
 
 def evaluation(step: int, value: float, **changes) -> dict:
     protocol = {"n_fake": 100, "n_real": 1000, "reference": "shapes"}
-    record = {"by": "train", "step": step, "metric": "fid", "label": "FD [toy]", "value": value}
+    record = {"by": "train", "step": step, "metric": "fid", "label": "FD [toy]", "value": value, "better": "lower"}
     record |= {"low": 0.9 * value, "high": 1.1 * value, "protocol": protocol, "protocol_digest": "a"}
     return record | changes
 

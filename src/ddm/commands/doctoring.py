@@ -131,9 +131,12 @@ def show(
         mine = [each for each in effects if each.metric == metric]
         name = label(metric, protocol.features)
         said[metric] = verdict(name, found, protocol.n_fake, mine)
-        warned = found.warnings
+        warned = [
+            *found.warnings,
+            *(text for each in mine if each.kind == "limit" for text in each.measurement.warnings),
+        ]
         parts += [markdown(effects_table(metric, baseline, mine)).rstrip("\n"), bullets(said[metric])]
-        parts += [bullets([f"{name}: {text}" for text in warned])] if warned else []
+        parts += [bullets([f"{name}: {text}" for text in dict.fromkeys(warned)])] if warned else []
     parts += [bullets([sentence(each) for each in seen])] if seen else []
     parts += [bullets([f"left out: {name}: {reason}" for name, reason in left_out.items()])] if left_out else []
     console.result(

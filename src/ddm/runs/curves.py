@@ -48,7 +48,8 @@ def draw_distance(axes: Any, name: str, curve: Sequence[Mapping[str, Any]]) -> N
     steps, values = [each["step"] for each in curve], [each["value"] for each in curve]
     axes.fill_between(steps, [each["low"] for each in curve], [each["high"] for each in curve], color=RED, alpha=0.2)
     axes.plot(steps, values, color=RED, linewidth=2, marker="o", markersize=4, label="value and 95 % interval")
-    axes.set(xlabel="optimiser step", ylabel=name, yscale="log" if min(values) > 0 else "linear")
+    falling = curve[-1]["better"] == "lower" and min(values) > 0  # shares stand on a scale that has a top
+    axes.set(xlabel="optimiser step", ylabel=name, yscale="log" if falling else "linear")
     protocol = curve[-1]["protocol"]
     against = f"{protocol['n_fake']:,} pictures against {protocol['n_real']:,} of {protocol['reference']}"
     axes.set_title(against, fontsize="small")
