@@ -157,6 +157,7 @@ def test_a_run_measures_itself(tmp_path: Path, toys: None):
     assert [(each["step"], each["by"], each["metric"]) for each in found] == [
         (s, "train", "mean_gap") for s in (2, 4, 6)
     ]
+    assert all(each["generation"]["sampler"] == "heun" and each["model"] == "a" for each in found)
     assert all(each["protocol"]["n_fake"] == 12 and each["protocol"]["n_real"] == 40 for each in found)
     with Image.open(run / "loss.png") as curves:
         assert curves.width > 1500, "the distance beside the loss"

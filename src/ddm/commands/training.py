@@ -25,6 +25,7 @@ from ddm.runs.folder import Run
 from ddm.runs.progress import finish
 from ddm.runs.trackers import open_trackers
 from ddm.training import Diverged, Team, Trainer, TrainStep, has_bf16, pick_device
+from ddm.version import __version__
 
 AGREE_EVERY = 10
 """Steps on GPUs between two agreements of several processes on whether to stop; each waits for the devices."""
@@ -228,11 +229,12 @@ class _Session:
         """Measure the first average on all processes; told to stop, all leave between the same two portions."""
         run, trainer = self.run, self.trainer
         with self.clock.pause(), self._going_on("the evaluation"):
-            work = evaluator.evaluate(make_generator(run.config, trainer, self.data), identity=None)
-            evaluated = finish(work, leave=lambda: self._told_to_stop(0))
+            generator = make_generator(run.config, trainer, self.data)
+            evaluated = finish(evaluator.evaluate(generator, identity=None), leave=lambda: self._told_to_stop(0))
             if evaluated is None or not is_main():
                 return
-            for record in evaluated.records(by="train", step=trainer.step, weights="ema"):
+            facts = {"by": "train", "model": run.name, "kind": "run", "step": trainer.step, "weights": "ema"}
+            for record in evaluated.records(**facts, generation=generator.settings(), ddm=__version__):
                 log.append(run.evaluations, record)
                 self.console.say(f"step {trainer.step}: {record['label']} {record['value']:.4g}")
             values = {f"evaluate/{name}": found.value for name, found in evaluated.measurements.items()}

@@ -1,6 +1,7 @@
 """Averages of the weights over training: what is sampled from, since the last step's weights are noisy."""
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
@@ -51,6 +52,7 @@ def power(step: int, *, width: Annotated[float, Gt(0), Lt(0.28)] = 0.05) -> floa
     return (1 - 1 / step) ** (_exponent(width) + 1)
 
 
+@functools.cache
 def _exponent(width: float) -> float:
     """The gamma at which width = sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)); it falls as gamma grows: bisect."""
     low, high = 0.0, 1e6
