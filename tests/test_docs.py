@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddm.cli import VERBS, main
-from ddm.commands import compare, data, doctor, report, sample, train
+from ddm.commands import compare, data, doctor, evaluate, report, sample, train
 from ddm.commands import list as list_
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def commands() -> list[str]:
         lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
         lines += re.findall(r"`(ddm [^`\n]+)`", BLOCK.sub("", text))
         found += [line.strip() for line in lines]
-    for module in (compare, data, doctor, list_, report, sample, train):
+    for module in (compare, data, doctor, evaluate, list_, report, sample, train):
         found += [line.strip() for line in module.EXAMPLES.splitlines()]
     found = [line.split("  ")[0].split(" #")[0].rstrip() for line in found if re.match("ddm [a-z]", line)]
     return sorted({line for line in found if not re.search(r"[A-Z]{4,}|\.\.\.", line)})
@@ -46,9 +46,9 @@ def test_every_command_shown_is_a_command(
             main([verb, *arguments])
     elif verb == "train":
         assert main(["train", *arguments, "--dry-run"]) == 0, capsys.readouterr().err
-    elif verb == "sample":  # all but the run is right
-        assert main(["sample", *arguments]) == 2
-        assert "is neither a run folder nor a checkpoint" in capsys.readouterr().err
+    elif verb in ("sample", "evaluate") or (verb == "doctor" and arguments and arguments[0].startswith("runs/")):
+        assert main([verb, *arguments]) == 2  # all but the source is right
+        assert re.search("is neither a run folder nor a checkpoint|is not there", capsys.readouterr().err)
     elif verb == "report":  # all but the run is right
         assert main(["report", *arguments]) == 2
         assert "is not a run" in capsys.readouterr().err
