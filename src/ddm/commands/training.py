@@ -208,7 +208,7 @@ class _Session:
             checkpointing.save(self.run, self.trainer, self.data, since=self.saved)
             self.saved = self.trainer.step
             with self._going_on("the curve"):
-                title = f"{self.run.name}: training loss"
+                title = self.run.name
                 evaluations = log.read(self.run.evaluations)
                 curves.draw(log.read(self.run.metrics), evaluations, self.run.path / "loss.png", title=title)
             with self._going_on("which checkpoints to keep as"):
