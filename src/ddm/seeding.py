@@ -18,6 +18,19 @@ def generator(*parts: int | str, device: torch.device | str = "cpu") -> torch.Ge
     return torch.Generator(device=device).manual_seed(derive(*parts))
 
 
+def shuffled(total: int) -> Tensor:
+    """The numbers 0 to ``total - 1``, int64, always in the same random order."""
+    return torch.randperm(total, generator=generator("shuffled", total))
+
+
+def drawn(total: int, count: int) -> Tensor:
+    """At most ``count`` of the numbers 0 to ``total - 1``, int64, ascending: always the same ones.
+
+    Drawn at random, since every n-th of something that takes turns, as classes do, is one of its kinds alone.
+    """
+    return shuffled(total)[:count].sort().values
+
+
 class PictureNoise:
     """Standard normal noise for a batch of pictures, each from its own seed.
 

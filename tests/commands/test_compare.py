@@ -255,6 +255,26 @@ def test_what_runs_have_on_record(
     assert main(["compare", "folder:x", "--recorded"]) == 2
 
 
+def test_raw_and_averaged_weights_on_record_are_not_set_side_by_side(
+    tmp_path: Path, toys: None, no_pictures: None, capsys: pytest.CaptureFixture
+):
+    protocol = dict.fromkeys(("reference", "reference_digest", "features_digest", "resize", "pictures"), "x")
+    protocol |= {"n_real": 5, "n_fake": 9, "first_seed": 0, "features": "toy_features"}
+    for name, weights in (("a", "ema"), ("b", "raw")):
+        run = make_run(tmp_path / name)
+        record = {"metric": "kid", "label": "KID", "value": 1.0, "low": 0.9, "high": 1.1, "better": "lower"}
+        made = {"step": 2, "weights": weights, "generation": {"sampler": "heun", "steps": 2}, "warnings": ["too few"]}
+        log.append(run / "evaluations.jsonl", record | made | {"protocol": protocol})
+    both = [str(tmp_path / "a"), str(tmp_path / "b"), "--recorded"]
+    capsys.readouterr()
+    assert main(["compare", *both]) == 2
+    assert "weights: a, step 2 has ema, b, step 2 has raw; measure both" in line(capsys)
+    assert main(["compare", *both, "--force"]) == 0
+    out, _ = capsys.readouterr()
+    assert "| made with" in out and "weights raw, sampler heun, steps 2" in out
+    assert "b, step 2, KID: too few." in out
+
+
 def test_names_tell_sources_apart():
     assert distinct(["a", "b"], ["runs/a", "runs/b"]) == ["a", "b"]
     assert distinct(["a", "a", "b"], ["x/a", "y/a", "b"]) == ["x/a", "y/a", "b"]

@@ -258,3 +258,22 @@ def test_after_sigkill_it_goes_on_and_two_processes_agree(run: Path, tmp_path: P
     assert results["two"]["images_made"] == 120
     assert results["one"]["value"] == pytest.approx(results["two"]["value"], rel=1e-4)
     assert results["one"]["protocol_digest"] == results["two"]["protocol_digest"]
+
+
+def test_a_metric_that_fails_on_one_of_two_processes_ends_neither(run: Path, tmp_path: Path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    arguments = (
+        run,
+        "--images=20",
+        "--metrics",
+        "kid",
+        "fid_infinity",
+        "--features=efficientnet(size=32)",
+        "--device=cpu",
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_ASSETS_CACHE": str(tmp_path / "assets")}
+    command = [*TWO, "evaluate", *(str(each) for each in arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    (record,) = json.loads(done.stdout)["evaluations"]
+    assert record["metric"] == "kid" and done.returncode == 1
+    assert "fid_infinity was not measured" in done.stderr and "collective" not in done.stderr

@@ -135,3 +135,17 @@ def test_results_are_kept_as_long_as_their_pictures():
     del first, second
     gc.collect()
     assert all(cell.cell_contents == [] for cell in kept if isinstance(cell.cell_contents, list))
+
+
+@pytest.mark.parametrize("count", [20_000, 30_000, 50_000])
+@pytest.mark.parametrize("order", ["turns", "sorted"])
+def test_a_part_of_a_set_has_every_class_in_its_share(count: int, order: str):
+    """Every fifth of 50,000 pictures whose ten classes take turns would be two classes alone."""
+    labels = torch.arange(count) % 10
+    labels = labels if order == "turns" else labels.sort().values
+    whole = Embedded(torch.zeros(count, 1), torch.zeros(count, 1, 1, 1, dtype=torch.uint8), labels=labels)
+    part = whole.spread(10_000)
+    assert part.labels is not None and len(part) == 10_000
+    assert part.labels.bincount(minlength=10).sub(1000).abs().max() < 150, "five standard deviations"
+    again = whole.spread(10_000).labels
+    assert again is not None and torch.equal(part.labels, again)

@@ -7,6 +7,7 @@ from torchmetrics.image.inception import InceptionScore
 from ddm.errors import RequestError
 from ddm.metrics import Embedded
 from ddm.metrics.inception_score import inception_score
+from ddm.seeding import shuffled
 from metrics.samples import calibration, embedded, normal, source
 
 REAL = embedded(torch.zeros(2, 3))
@@ -34,7 +35,7 @@ def test_sure_and_various_scores_the_number_of_classes():
 
 def test_splits_are_scored_apart():
     logits = 2 * normal(40, 6, source(1))
-    alone = [inception_score(REAL, classified(logits[first::4])) for first in range(4)]
+    alone = [inception_score(REAL, classified(logits[part])) for part in shuffled(40).tensor_split(4)]
     found = inception_score(REAL, classified(logits), splits=4)
     assert found.value == pytest.approx(np.mean([each.value for each in alone]))
     assert found.error == pytest.approx(np.sqrt(np.sum([each.error**2 for each in alone])) / 4)
@@ -56,3 +57,9 @@ def test_refusals():
         inception_score(REAL, REAL)
     with pytest.raises(RequestError, match=r"5 pictures are too few for splits=3; allowed: 6 or more$"):
         inception_score(REAL, classified(torch.zeros(5, 7)), splits=3)
+
+
+def test_splits_of_classes_that_take_turns_have_all_of_them():
+    sure = 50 * torch.nn.functional.one_hot(torch.arange(1000) % 10, 10).float()
+    assert inception_score(REAL, classified(sure)).value == pytest.approx(10)
+    assert inception_score(REAL, classified(sure), splits=10).value > 9

@@ -27,6 +27,7 @@ from ddm.runs.progress import Progress, finish
 from ddm.runs.suspects import suspects
 from ddm.runs.tables import markdown
 from ddm.runs.verdict import verdict
+from ddm.seeding import drawn
 from ddm.training import Team
 from metrics.toys import ToyFeatures, ToyGenerator, toys
 
@@ -197,7 +198,7 @@ def test_only_the_split_changes(toys: None, toy_data: None):
     (variant,) = (each for each in plan(case, ["reference"]).variants if each.kind == "measuring")
     outcome = finish(variant.work(baseline))
     assert outcome is not None and len(outcome.real) == len(outcome.real_before) == 300
-    assert torch.equal(outcome.real_before.features, baseline.real.features[::2])
+    assert torch.equal(outcome.real_before.features, baseline.real.features[drawn(600, 300)])
     assert torch.equal(outcome.real.pixels, get_data("left_right(split='test')", image_size=8).pixels)
 
 
@@ -222,7 +223,7 @@ def test_the_floor_is_real_pictures_in_the_same_number(toys: None, toy_data: Non
     effects, _ = diagnosed(make_case(painting(LEVEL + 0.3)), "floor")
     test = get_data("left_right(split='test')", image_size=8)
     extractor, reference = ToyFeatures().eval(), get_data("left_right", image_size=8)
-    some = test.pixels[torch.arange(160) * 300 // 160]
+    some = test.pixels[drawn(300, 160)]
     embedded = [Embedded(extractor(pixels)[0], pixels) for pixels in (reference.pixels, some)]
     assert effects[0].measurement.value == pytest.approx(metrics["fid"](*embedded).value)
     assert effects[0].seen and effects[0].better and not effects[0].paired

@@ -144,6 +144,32 @@ def test_pictures_that_are_there_already_are_not_kept(evaluator: Evaluator):
     assert found.made == 0 and not list(cache_folder("pictures").rglob("*.safetensors"))
 
 
+def test_stored_pictures_are_taken_from_all_over(evaluator: Evaluator):
+    generator = ToyGenerator(limit=3000)
+    evaluate(evaluator, generator)
+    assert len(set(generator.made)) == 230 and max(generator.made) > 2700 and min(generator.made) < 300
+
+
+def test_a_metric_without_a_number_takes_no_other_along(toys: None):
+    settings = SETTINGS.model_copy(update={"metrics": ("mean_gap", "fid_infinity"), "images": 20})
+    evaluator = Evaluator(settings, get_data("shapes(count=700)", image_size=8), team=Team("cpu"))
+    found = evaluate(evaluator, ToyGenerator())
+    assert set(found.measurements) == {"mean_gap"} and len(found.records()) == 1
+    assert "20 are too few" in found.failed["fid_infinity"]
+    alone = settings.model_copy(update={"metrics": ("fid_infinity",)})
+    with pytest.raises(DdmError, match="20 are too few"):
+        evaluate(Evaluator(alone, evaluator.reference, team=Team("cpu")), ToyGenerator())
+
+
+def test_missing_labels_are_told_before_pictures_are_made(toys: None):
+    settings = SETTINGS.model_copy(update={"metrics": ("mean_gap", "class_kid")})
+    evaluator = Evaluator(settings, get_data("shapes(count=700)", image_size=8), team=Team("cpu"))
+    generator = ToyGenerator()
+    with pytest.raises(RequestError, match="class_kid needs labels; the generator has none"):
+        evaluate(evaluator, generator)
+    assert generator.made == []
+
+
 def test_records_are_plain_and_complete(evaluator: Evaluator):
     found = evaluate(evaluator, ToyGenerator(level=0.2))
     (record,) = found.records(model="m", step=3)

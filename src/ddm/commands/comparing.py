@@ -18,7 +18,8 @@ from ddm.runs.atomic import replace_file
 from ddm.runs.comparison import Compared, all_differences, comparison_table, difference_table, labels, ladder_table
 from ddm.runs.cost import parameters_of
 from ddm.runs.evaluation import Evaluated, Evaluator
-from ddm.runs.recorded import Recorded, compare_recorded, read_recorded
+from ddm.runs.model import Model
+from ddm.runs.recorded import Recorded, compare_recorded, made_with, read_recorded
 from ddm.runs.side_by_side import SHOWN, draw_side_by_side
 from ddm.runs.tables import Cell, latex, markdown, to_csv
 from ddm.runs.tradeoff import draw_tradeoff
@@ -112,7 +113,7 @@ def measure_entry(found: Comparison, entry: Entry, evaluator: Evaluator, seed: i
     model = entry.model
     console.say(f"model   {describe(model, name=entry.name)}")
     evaluated = measure(evaluator, model, model.generator, seed, console, name=f"{entry.name}: ")
-    source = compared(entry.name, evaluated, model.generator, entry.evaluations)
+    source = compared(entry.name, evaluated, model, model.generator, entry.evaluations)
     facts = {**facts_of(model), "parameters": source.parameters, "evaluations": entry.evaluations, "by": "compare"}
     records = evaluated.records(**facts)
     if is_main():
@@ -131,11 +132,11 @@ def measure_ladder(found: Comparison, entry: Entry, evaluator: Evaluator, seed: 
         evaluated = measure(evaluator, entry.model, rung.generator, seed, console, name=name)
         facts = facts_of(entry.model) | {"generation": rung.generator.settings(), "evaluations": rung.evaluations}
         found.rungs += [{"source": entry.name, **record} for record in evaluated.records(**facts, by="compare")]
-        source = compared(entry.name, evaluated, rung.generator, rung.evaluations)
+        source = compared(entry.name, evaluated, entry.model, rung.generator, rung.evaluations)
         found.ladder.setdefault(entry.name, []).append(source)
 
 
-def compared(name: str, evaluated: Evaluated, generator: Generator, evaluations: int | None) -> Compared:
+def compared(name: str, evaluated: Evaluated, model: Model, generator: Generator, evaluations: int | None) -> Compared:
     """What the tables and pictures need of a measured source; the features are let go."""
     space = evaluated.protocol.features
     return Compared(
@@ -145,6 +146,7 @@ def compared(name: str, evaluated: Evaluated, generator: Generator, evaluations:
         evaluations=evaluations,
         seconds=evaluated.seconds["pictures"] / evaluated.made if evaluated.made and evaluations else None,
         pixels=evaluated.fake.pixels[:SHOWN].cpu(),
+        made=made_with({"weights": model.weights, "generation": generator.settings()}),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddm.commands.console import Console, Stages, is_main
 from ddm.data import ImageSet, get_data
-from ddm.errors import RequestError
+from ddm.errors import DdmError, RequestError
 from ddm.generators import Generator
 from ddm.metrics import Measurement
 from ddm.metrics.protocols import label
@@ -41,6 +41,8 @@ def evaluate(arguments: argparse.Namespace, console: Console) -> int:
         for text in warnings(evaluated):
             console.say(f"warning {text}")
         console.result("\n".join(lines(evaluated)), evaluations=json.loads(json.dumps(records, default=str)))
+        if evaluated.failed:
+            raise DdmError(f"{', '.join(evaluated.failed)} could not be measured; the other numbers are kept")
         following = f"ddm report {arguments.source}" if model.kind == "run" else f"ddm compare {arguments.source} ..."
         console.say(f"next: {following}")
     return 0
@@ -66,6 +68,8 @@ def measure(
     finally:
         stages.close()
     assert evaluated is not None, "nothing leaves early"
+    for metric, reason in evaluated.failed.items():
+        console.say(f"warning {name}{metric} was not measured: {reason}")
     return evaluated
 
 

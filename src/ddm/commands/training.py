@@ -220,10 +220,8 @@ class _Session:
 
     def _missed_evaluation(self) -> bool:
         """Whether the run was stopped at a step that it should have measured."""
-        here = [
-            each for each in log.read(self.run.evaluations) if each.get("step") == self.first and each["by"] == "train"
-        ]
-        return self.first > 0 and due(self.run.config.every.evaluate, self.first) and not here
+        found = [(each.get("by"), each.get("step")) for each in log.read(self.run.evaluations)]
+        return self.first > 0 and due(self.run.config.every.evaluate, self.first) and ("train", self.first) not in found
 
     def _evaluate(self, evaluator: Evaluator) -> None:
         """Measure the first average on all processes; told to stop, all leave between the same two portions."""
@@ -237,6 +235,8 @@ class _Session:
             for record in evaluated.records(**facts, generation=generator.settings(), ddm=__version__):
                 log.append(run.evaluations, record)
                 self.console.say(f"step {trainer.step}: {record['label']} {record['value']:.4g}")
+            for name, reason in evaluated.failed.items():
+                self.console.say(f"step {trainer.step}: {name} was not measured: {reason}")
             values = {f"evaluate/{name}": found.value for name, found in evaluated.measurements.items()}
             self.trackers.log(values, trainer.step)
 

@@ -10,6 +10,7 @@ from ddm.errors import RequestError
 from ddm.metrics.checks import check_finite, exact
 from ddm.metrics.intervals import around
 from ddm.metrics.measurement import Embedded, Measurement, metrics
+from ddm.seeding import shuffled
 
 
 @metrics.register
@@ -17,8 +18,8 @@ def inception_score(real: Embedded, fake: Embedded, *, splits: Annotated[int, Ge
     """``exp(mean KL(p(y|x) || p(y)))`` of the feature network's classes; Salimans et al. 2016 (arXiv 1606.03498).
 
     It sees no real picture. The interval is the delta method's: the influence of a picture on the logarithm is its own
-    divergence minus the mean one. The paper's 10 splits only make the score smaller; they are every 10th picture here,
-    and so the one number that depends on the order of the pictures.
+    divergence minus the mean one. The paper's 10 splits only make the score smaller; they are drawn at random here,
+    always the same way.
 
     Raises:
         RequestError: the feature space has no classes, or there are fewer than 2 pictures a split.
@@ -31,7 +32,8 @@ def inception_score(real: Embedded, fake: Embedded, *, splits: Annotated[int, Ge
             f"inception_score: {len(fake)} pictures are too few for splits={splits}; allowed: {2 * splits} or more"
         )
     check_finite("generated", fake.logits, what="logits")
-    parts = [_score(fake.logits[first::splits]) for first in range(splits)]
+    order = shuffled(len(fake))  # classes may take turns, or be sorted
+    parts = [_score(fake.logits[part]) for part in order.tensor_split(splits)]
     value = sum(score for score, _ in parts) / splits
     error = sum(error**2 for _, error in parts) ** 0.5 / splits
     return Measurement(value, *around(value, error), better="higher", details={"n_fake": len(fake)})

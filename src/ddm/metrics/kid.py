@@ -19,7 +19,7 @@ ROWS = 512
 def kid(real: Embedded, fake: Embedded, *, pictures: Annotated[int, Ge(2)] = 10_000) -> Measurement:
     """Squared maximum mean discrepancy, kernel (x.y / d + 1)^3; Binkowski et al. 2018 (arXiv 1801.01401).
 
-    The exact U-statistic over at most ``pictures`` of each set, evenly spaced, in place of the paper's mean over random
+    The exact U-statistic over at most ``pictures`` of each set, in place of the paper's mean over random
     subsets: it has no bias, and for good generators it is slightly negative half of the time. The interval is that of
     the U-statistic's Hoeffding decomposition: the influence of each generated picture, and the variance of its pairs.
 

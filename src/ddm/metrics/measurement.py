@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from ddm.registry import Registry
+from ddm.seeding import drawn
 
 metrics = Registry("metric", given=("real", "fake"))
 """Functions ``(real: Embedded, fake: Embedded, *, options) -> Measurement``; they know no model."""
@@ -45,10 +45,8 @@ class Embedded:
         )
 
     def spread(self, count: int) -> "Embedded":
-        """At most ``count`` of the pictures, evenly spaced, so that a set sorted by class keeps all of them."""
-        if count >= len(self):
-            return self
-        return self.take(torch.arange(count) * len(self) // count)
+        """At most ``count`` of the pictures, always the same ones, from all over the set."""
+        return self if count >= len(self) else self.take(drawn(len(self), count))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from ddm.metrics.intervals import wilson
 from ddm.metrics.measurement import Embedded, Measurement, metrics
 from ddm.metrics.nearest import Nearest, nearest
 from ddm.metrics.remembering import remember
+from ddm.seeding import drawn
 
 MOST = 10_000
-"""Generated pictures that are looked at, evenly spaced."""
+"""Generated pictures that are looked at."""
 
 SHOWN = 16
 """Of the most suspicious pictures, in the details."""
@@ -105,7 +106,7 @@ def _over(distance: Tensor, scale: Tensor) -> Tensor:
 
 def _original(position: Tensor, count: int, taken: int) -> Tensor:
     """Where the pictures that :meth:`Embedded.spread` took stand among all."""
-    return position * count // taken
+    return drawn(count, taken).to(position.device)[position]
 
 
 def _share(ratios: Tensor, neighbour: Tensor, ratio: float, n_fake: int, independent: float) -> Measurement:

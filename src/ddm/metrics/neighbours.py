@@ -33,7 +33,7 @@ def precision(
     """Share of generated pictures within the reach of a real one; Kynkaanniemi et al. 2019 (arXiv 1904.06991).
 
     The reach of a picture ends at its ``k``-th nearest neighbour among its own kind. At most ``pictures`` of each set
-    are used, evenly spaced; the value depends on how many. The interval is Wilson's.
+    are used, always the same; the value depends on how many. The interval is Wilson's.
 
     Raises:
         RequestError: fewer than ``k + 1`` real or ``k + 2`` generated pictures.

@@ -22,7 +22,7 @@ def class_kid(real: Embedded, fake: Embedded, *, pictures: Annotated[int, Ge(2)]
     Args:
         real: with labels.
         fake: with the labels that were asked for.
-        pictures: at most so many of each class and kind, evenly spaced.
+        pictures: at most so many of each class and kind.
 
     Raises:
         RequestError: labels are missing, or a class has fewer than 2 pictures of either kind.

@@ -15,6 +15,7 @@ from ddm.runs.config import Evaluation
 from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.model import Model
 from ddm.runs.progress import Progress
+from ddm.seeding import drawn
 
 Kind = Literal["limit", "floor", "size", "making", "measuring"]
 """Infinitely many pictures, a perfect model, fewer pictures, other pictures, another way to measure them."""
@@ -121,7 +122,7 @@ def spread_set(data: ImageSet, kept: int) -> ImageSet:
     """At most ``kept`` pictures of a set, the same ones as :meth:`Embedded.spread` takes."""
     if kept >= data.count:
         return data
-    index = torch.arange(kept) * data.count // kept
+    index = drawn(data.count, kept)
     labels = None if data.labels is None else data.labels[index]
     return replace(data, pixels=data.pixels[index], labels=labels, digest="")
 

@@ -35,8 +35,8 @@ def save(run: Run, trainer: Trainer, data: ImageSet, *, since: int) -> Path:
 def mean_since(run: Run, name: str, since: int) -> float | None:
     """The mean of a number over what was recorded in training after step ``since``; None without any."""
     if name in ("fid", "kid"):
-        records = [each for each in log.read(run.evaluations) if each.get("metric") == name and each["by"] == "train"]
-        found = [(each["step"], each["value"]) for each in records]
+        records = [each for each in log.read(run.evaluations) if each.get("by") == "train"]
+        found = [(each["step"], each["value"]) for each in records if each["metric"] == name]
     else:
         found = [(each["step"], each[name]) for each in log.read(run.metrics)]
     values = [value for step, value in found if step > since and math.isfinite(value)]

@@ -33,6 +33,7 @@ class Compared:
         seconds: that a picture took; None where none was made.
         pixels: the first pictures, uint8 ``[n, c, h, w]``.
         unequal: labels of the numbers that were measured under another protocol than the first source's.
+        made: how its pictures were made, in a few words.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Compared:
     seconds: float | None = None
     pixels: Tensor | None = field(default=None, repr=False)
     unequal: frozenset[str] = frozenset()
+    made: str = ""
 
 
 def labels(sources: Sequence[Compared]) -> list[str]:
@@ -129,12 +131,13 @@ def _cell(source: Compared, label: str, marked: Mapping[str, Mark]) -> Cell:
     return Cell() if found is None else Cell(found.value, found.low, found.high, marked.get(source.name, ""))
 
 
-def _costs(sources: Sequence[Compared]) -> dict[str, list[float | None]]:
+def _costs(sources: Sequence[Compared]) -> dict[str, list[float | str | None]]:
     """Columns of which at least one source has something to say."""
-    costs: dict[str, list[float | None]] = {
+    costs: dict[str, list[float | str | None]] = {
         "parameters": [each.parameters for each in sources],
         "evaluations": [each.evaluations for each in sources],
         "seconds a picture": [each.seconds for each in sources],
+        "made with": [each.made or None for each in sources],
     }
     return {name: values for name, values in costs.items() if any(value is not None for value in values)}
 

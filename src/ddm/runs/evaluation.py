@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddm.data import ImageSet
-from ddm.errors import RequestError
+from ddm.errors import DdmError, RequestError
 from ddm.generators import Generator as PictureGenerator
 from ddm.metrics import Embedded, Measurement, features, metrics
 from ddm.metrics.embedding import CHUNK, FeatureCache, Vectors, embed
@@ -17,6 +18,7 @@ from ddm.metrics.protocols import Protocol, label
 from ddm.runs.config import Evaluation
 from ddm.runs.pictures import Kept, make
 from ddm.runs.progress import Progress
+from ddm.seeding import shuffled
 from ddm.storage import cache_folder, trim
 from ddm.training import Team
 
@@ -35,6 +37,7 @@ class Evaluated:
         real: those they were measured against.
         seconds: of making pictures, of features, and of each metric.
         made: how many pictures were made now; the others were kept from before.
+        failed: the metrics that have no number, and why.
     """
 
     measurements: dict[str, Measurement]
@@ -43,6 +46,7 @@ class Evaluated:
     real: Embedded = field(repr=False)
     seconds: dict[str, float] = field(default_factory=dict)
     made: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
 
     def records(self, **facts: Any) -> list[dict[str, Any]]:
         """The lines for evaluations.jsonl, one a metric; ``facts`` say of what (model, step, settings)."""
@@ -121,21 +125,23 @@ class Evaluator:
         count = images or self.settings.images
         if generator.limit is not None and generator.limit < count:
             raise RequestError(f"images: {count} is not allowed; there are only {generator.limit}")
+        check_labels(self.settings, self.reference, generator)
         real = yield from self.embedded_reference()
         started = time.monotonic()
         there = generator.limit is not None  # pictures that need not be made need not be kept
         kept = None if identity is None or there else Kept(identity, generator, self.team.device.type, self.say)
-        made = make(generator, range(seed, seed + count), team=self.team, batch=self.batch, kept=kept)
+        seeds = self._seeds(generator, seed, count)
+        made = make(generator, seeds, team=self.team, batch=self.batch, kept=kept)
         pixels, fresh = yield from made
         seconds = {"pictures": time.monotonic() - started}
         started = time.monotonic()
         vectors = yield from self._embed(pixels, "features", keep=identity is not None)
         seconds["features"] = time.monotonic() - started
-        labels = _renumbered(generator.labels_of(range(seed, seed + count)), classes, self.reference.classes)
+        labels = _renumbered(generator.labels_of(seeds), classes, self.reference.classes)
         fake = self._gathered(vectors, pixels, labels, self.reference.classes)
-        measurements, took = yield from self._measure(real, fake)
+        measurements, took, failed = yield from self._measure(real, fake)
         protocol = self._protocol(count, seed)
-        return Evaluated(measurements, protocol, fake, real, seconds | took, 0 if there else fresh)
+        return Evaluated(measurements, protocol, fake, real, seconds | took, 0 if there else fresh, failed)
 
     def embedded_reference(self) -> Generator[Progress, None, Embedded]:
         """The real pictures with their features; read from the cache after the first time."""
@@ -155,8 +161,8 @@ class Evaluator:
             found = self.team.agree(self._cache.read(chunk) if keep and self.team.rank == 0 else None)
             if found is None:
                 found = self._embed_together(chunk)
-                if keep and self.team.rank == 0:
-                    self._cache.write(chunk, found)
+                if keep:
+                    self.team.first(partial(self._cache.write, chunk, found))
             pieces.append(found)
         yield Progress(what, len(pixels), len(pixels))
         return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -173,20 +179,35 @@ class Evaluator:
         logits = vectors["logits"].to(device) if "logits" in vectors else None
         return Embedded(vectors["features"].to(device), pixels.to(device), logits, numbers, classes)
 
+    @staticmethod
+    def _seeds(generator: PictureGenerator, seed: int, count: int) -> Sequence[int]:
+        """Those that follow ``seed``; of pictures that are there already, which may be sorted, some from all over."""
+        if generator.limit is None or seed:
+            return range(seed, seed + count)
+        return shuffled(generator.limit)[:count].tolist()
+
     def _measure(
         self, real: Embedded, fake: Embedded
-    ) -> Generator[Progress, None, tuple[dict[str, Measurement], dict[str, float]]]:
-        """Each metric on one of the processes, so that none waits for the first to do them all."""
+    ) -> Generator[Progress, None, tuple[dict[str, Measurement], dict[str, float], dict[str, str]]]:
+        """Each metric on one of the processes, so that none waits for the first to do them all; one that has no number
+        takes none of the others along."""
         names = self.settings.metrics
-        mine: list[tuple[str, Measurement, float]] = []
+        mine: list[tuple[str, Measurement | str, float]] = []
         for number, name in enumerate(names):
             yield Progress(name, number, len(names))
             if number % self.team.count == self.team.rank:
                 started = time.monotonic()
-                measurement = metrics.bind(name, field="evaluate.metrics")(real=real, fake=fake)
-                mine.append((name, measurement, time.monotonic() - started))
-        every = {name: (measurement, seconds) for name, measurement, seconds in self.team.collect(mine)}
-        return {name: every[name][0] for name in names}, {name: every[name][1] for name in names}
+                try:
+                    found = metrics.bind(name, field="evaluate.metrics")(real=real, fake=fake)
+                except DdmError as error:
+                    found = str(error)
+                mine.append((name, found, time.monotonic() - started))
+        every = {name: (found, seconds) for name, found, seconds in self.team.collect(mine)}
+        measured = {name: found for name in names if isinstance(found := every[name][0], Measurement)}
+        failed = {name: found for name in names if isinstance(found := every[name][0], str)}
+        if not measured:
+            raise DdmError("; ".join(failed.values()))
+        return measured, {name: every[name][1] for name in names}, failed
 
     def _protocol(self, count: int, seed: int) -> Protocol:
         data = self.reference
@@ -211,6 +232,15 @@ def _renumbered(labels: list[int] | None, classes: tuple[str, ...] | None, wante
     if not set(classes) <= set(wanted):
         return None
     return [wanted.index(classes[label]) for label in labels]
+
+
+def check_labels(settings: Evaluation, reference: ImageSet, generator: PictureGenerator) -> None:
+    """Raise :class:`RequestError` for a metric of labels where there are none, before pictures are made."""
+    wanting = [name for name in settings.metrics if name.partition("(")[0] == "class_kid"]
+    without = [] if reference.labels is not None else [f"reference {reference.name}"]
+    without += [] if generator.classes else ["generator"]
+    if wanting and without:
+        raise RequestError(f"evaluate.metrics: {wanting[0]} needs labels; the {' and the '.join(without)} has none")
 
 
 def check(settings: Evaluation) -> None:

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,13 +51,13 @@ class Kept:
 
 
 def make(
-    generator: PictureGenerator, seeds: range, *, team: Team, batch: int, kept: Kept | None
+    generator: PictureGenerator, seeds: Sequence[int], *, team: Team, batch: int, kept: Kept | None
 ) -> Generator[Progress, None, tuple[Tensor, int]]:
     """The pictures of all seeds, uint8 ``[n, c, h, w]`` on the CPU of every process, and how many were made now.
 
     Args:
         generator: makes them.
-        seeds: one a picture.
+        seeds: one a picture; one after the other where they are kept.
         team: each process makes its part of every portion.
         batch: pictures at a time on each.
         kept: where portions are kept as soon as they are made; None keeps nothing.
@@ -66,18 +66,24 @@ def make(
     for start in range(0, len(seeds), size):
         yield Progress("pictures", start, len(seeds))
         portion = seeds[start : start + size]
-        pixels = team.agree(kept.read(portion) if kept and team.rank == 0 else None)
+        pixels = team.agree(kept.read(_range(portion)) if kept and team.rank == 0 else None)
         if pixels is None:
             mine = [portion[number] for number in team.part(len(portion))]
             pixels = team.gather(team.together(partial(generator.generate, mine)), len(portion))
             made += len(portion)
-            if kept and team.rank == 0:
-                kept.write(portion, pixels)
+            if kept:
+                team.first(partial(kept.write, _range(portion), pixels))
         portions.append(pixels)
     if kept and made and team.rank == 0:
         trim(cache_folder("pictures"), PICTURES_KEPT)
     yield Progress("pictures", len(seeds), len(seeds))
     return torch.cat(portions), made
+
+
+def _range(seeds: Sequence[int]) -> range:
+    found = range(seeds[0], seeds[-1] + 1)
+    assert len(found) == len(seeds), "kept pictures are found by their first seed and their number"
+    return found
 
 
 @functools.cache

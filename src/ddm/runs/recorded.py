@@ -76,15 +76,39 @@ def compare_recorded(runs: Sequence[Recorded], *, force: bool = False) -> tuple[
             if different := wanted.differences(protocol):
                 unequal[name].add(label)
                 notes.append(f"≠ {label} of {name} and of {first} differ in {'; '.join(different)}.")
+    if not force:
+        _refuse_other_weights(runs)
     if len(runs) > 1 and all(sum(label in run.records for run in runs) < 2 for label in labels):
         has = "; ".join(f"{run.name} has {', '.join(run.records)}" for run in runs)
         raise RequestError(f"source: no number is on record of two runs: {has}; measure them with ddm compare")
+    notes += [
+        f"{run.name}, {label}: {text}." for run in runs for label, each in run.records.items() for text in _said(each)
+    ]
     return [_compared(run, frozenset(unequal[run.name])) for run in runs], notes
+
+
+def _said(record: Mapping[str, Any]) -> Sequence[str]:
+    """The warnings that were given with a number."""
+    return record.get("warnings") or ()
+
+
+def _refuse_other_weights(runs: Sequence[Recorded]) -> None:
+    """Averaged against raw weights is the oldest mistake of this field's tables."""
+    kinds = {run.name: str(next(iter(run.records.values())).get("weights")).partition("-")[0] for run in runs}
+    if len(set(kinds.values())) > 1:
+        each = ", ".join(f"{name} has {kind}" for name, kind in kinds.items())
+        raise RequestError(f"weights: {each}; measure both with ddm compare, or --force to show them side by side")
 
 
 def _compared(run: Recorded, unequal: frozenset[str]) -> Compared:
     measurements = {label: measurement_of(record) for label, record in run.records.items()}
-    return Compared(run.name, measurements, unequal=unequal)
+    return Compared(run.name, measurements, unequal=unequal, made=made_with(next(iter(run.records.values()))))
+
+
+def made_with(facts: Mapping[str, Any]) -> str:
+    """How pictures were made, from the ``weights`` and ``generation`` of a record."""
+    settings = {"weights": facts.get("weights"), **(facts.get("generation") or {})}
+    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
 
 
 def measurement_of(record: Mapping[str, Any]) -> Measurement:

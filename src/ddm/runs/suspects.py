@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from ddm.data import ImageSet
 from ddm.errors import RequestError
 from ddm.generators import DiffusionGenerator
@@ -16,6 +18,7 @@ from ddm.runs.case import Case, Kind, Outcome, Unsuitable, Variant, Work, joined
 from ddm.runs.cost import network_of, with_steps
 from ddm.runs.evaluation import Evaluated
 from ddm.runs.model import Model
+from ddm.seeding import drawn
 
 suspects = Registry("suspect", given=("case",))
 """Functions ``(case: Case) -> Iterator[Variant]``; they raise :class:`Unsuitable` where there is nothing to change."""
@@ -237,7 +240,9 @@ def floor(case: Case) -> Iterator[Variant]:
 
 
 def _halves(baseline: Evaluated) -> Outcome:
-    one, other = (baseline.real.take(slice(start, None, 2)) for start in (0, 1))
+    chosen = torch.zeros(len(baseline.real), dtype=torch.bool)
+    chosen[drawn(len(chosen), len(chosen) // 2)] = True
+    one, other = baseline.real.take(chosen), baseline.real.take(~chosen)
     fake = baseline.fake.take(slice(len(other)))
     return Outcome(one, other.spread(len(fake)), one, fake, paired=False)
 

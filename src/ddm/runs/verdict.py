@@ -27,9 +27,21 @@ def verdict(label: str, baseline: Measurement, images: int, effects: Sequence[Ef
     ]
 
 
+ENOUGH = 3
+"""Pictures a dimension from which on the bias falls as 1/n, so that it can be extrapolated away."""
+
+
 def _sample_size(label: str, baseline: Measurement, images: int, effects: Sequence[Effect]) -> Iterator[str]:
     for limit in (each for each in effects if each.kind == "limit"):
         value, added = baseline.value, -limit.difference
+        dimension = baseline.details.get("dimension", 0)
+        if images < ENOUGH * dimension:
+            least = f"at least about {shown(added)}" if limit.seen and added > 0 else "an unknown part"
+            yield (
+                f"Of the {label} of {shown(value)}, {least} is sample size; how much more cannot be told from "
+                f"{images:,} pictures in {dimension:,} dimensions, but the rows above say how it falls with the count."
+            )
+            continue
         if not limit.seen or value <= 0:
             yield f"Of the {label} of {shown(value)}, no part can be told to be sample size."
             continue

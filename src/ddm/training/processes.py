@@ -110,6 +110,10 @@ class Team:
             raise problem or DdmError(problems[0])
         return cast(Result, result)
 
+    def first(self, work: Callable[[], None]) -> None:
+        """Work of the first process alone; a :class:`DdmError` of it is raised on all."""
+        self.together(work if self.rank == 0 else lambda: None)
+
     def collect(self, values: list[Any]) -> list[Any]:
         """Everybody's values in the order of the processes."""
         return gather_object(values) if self.count > 1 else values
