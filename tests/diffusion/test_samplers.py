@@ -1,4 +1,5 @@
 import math
+from collections.abc import Iterable
 
 import pytest
 import torch
@@ -10,7 +11,35 @@ from ddm.errors import RequestError
 from ddm.seeding import PictureNoise
 
 SIGMAS = torch.linspace(math.log(0.002), math.log(80), 1000, dtype=torch.float64).exp()
-ORDER = {"ddim": 1, "ddpm": None, "heun": 2, "dpmpp": 2}
+ORDER = {
+    "ddim": 1,
+    "heun": 2,
+    "dpm_solver_2": 2,
+    "dpmpp_2m": 2,
+    "dpmpp_3m": 3,
+    "unipc(order=1)": 2,
+    "unipc(order=2)": 3,
+    "unipc(order=3)": 4,
+    "deis(order=1)": 1,
+    "deis(order=2)": 2,
+    "deis(order=3)": 3,
+    "ipndm(order=1)": 1,
+    "ipndm(order=2)": 2,
+}
+"""Deterministic samplers and their published order of convergence. Multistep ones begin with lower orders, where sigma
+is so high that x0 hardly moves; tests of single samplers look closer."""
+STOCHASTIC = ["ddpm", "ddpm(variance='large')", "ddim(eta=1)", "ddim(eta=0.5)", "heun(churn=40)", "euler_ancestral"]
+STOCHASTIC += ["dpmpp_sde"]
+ELSEWHERE = ["adaptive", "consistency"]
+"""Tested beside their own files: they have no fixed step, or need a network trained for them."""
+
+
+def known(choices: Iterable[str]) -> list[str]:
+    return [choice for choice in choices if choice.partition("(")[0] in samplers]
+
+
+def test_every_sampler_is_in_one_of_the_lists():
+    assert {choice.partition("(")[0] for choice in (*ORDER, *STOCHASTIC, *ELSEWHERE)} >= set(samplers)
 
 
 def run(choice: str, denoise, x: Tensor, grid: Tensor, noise=None) -> Tensor:
@@ -19,7 +48,7 @@ def run(choice: str, denoise, x: Tensor, grid: Tensor, noise=None) -> Tensor:
 
 
 @pytest.mark.parametrize("oracle", [Gaussian(), Mixture()])
-@pytest.mark.parametrize("name", [name for name in samplers if ORDER.get(name)])
+@pytest.mark.parametrize("name", known(ORDER))
 def test_order_of_convergence_is_the_published_one(name: str, oracle: Gaussian | Mixture):
     x = torch.randn(200, 1, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 10
 
@@ -38,9 +67,7 @@ def test_order_of_convergence_is_the_published_one(name: str, oracle: Gaussian |
     assert float(slope) == pytest.approx(ORDER[name], abs=0.25), errors
 
 
-@pytest.mark.parametrize(
-    "choice", ["ddpm", "ddpm(variance='large')", "ddim(eta=1)", "ddim(eta=0.5)", "heun(churn=40)", *samplers]
-)
+@pytest.mark.parametrize("choice", known([*STOCHASTIC, *ORDER]))
 def test_gaussian_data_come_out_with_their_mean_and_spread(choice: str):
     generator = torch.Generator().manual_seed(3)
     draw = lambda: torch.randn(20_000, 1, 1, 1, dtype=torch.float64, generator=generator)
@@ -52,7 +79,7 @@ def test_gaussian_data_come_out_with_their_mean_and_spread(choice: str):
     assert pictures.std().item() == pytest.approx(oracle.std, rel=4 / math.sqrt(40_000) + 0.02)
 
 
-@pytest.mark.parametrize("choice", ["ddim(eta=1)", "ddpm(variance='large')", "heun(churn=40)", *samplers])
+@pytest.mark.parametrize("choice", known([*STOCHASTIC, *ORDER, *ELSEWHERE]))
 def test_no_noise_is_left_at_the_end(choice: str):
     """With a denoiser that always answers the same picture, that picture is the end."""
     picture = torch.rand(4, 3, 8, 8, dtype=torch.float64)
@@ -131,7 +158,7 @@ def test_ddpm_is_ddim_with_eta_one():
     torch.testing.assert_close(*results, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("choice", ["ddpm", "heun(churn=40)", "dpmpp", "ddim"])
+@pytest.mark.parametrize("choice", known([*STOCHASTIC, *ORDER, *ELSEWHERE]))
 def test_a_picture_depends_on_its_seed_and_not_on_its_batch(choice: str):
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 3, 3, padding=1)
@@ -158,14 +185,40 @@ def test_a_picture_depends_on_its_seed_and_not_on_its_batch(choice: str):
     assert not torch.allclose(many[0], many[1])
 
 
-@pytest.mark.parametrize("name", grids)
+@pytest.mark.parametrize("name", [name for name in grids if name not in ("levels", "searched")])
 @pytest.mark.parametrize("steps", [1, 2, 18, 999])
 def test_grids_descend_to_an_exact_zero(name: str, steps: int):
     grid = make_grid(name, SIGMAS, steps)
     assert grid.shape == (steps + 1,)
     assert grid[-1] == 0
     assert (grid.diff() < 0).all()
-    assert float(grid[0]) == pytest.approx(80)
+    if name == "leading":
+        assert float(grid[-2]) == pytest.approx(0.002)
+    else:
+        assert float(grid[0]) == pytest.approx(80)
+
+
+@pytest.mark.parametrize("steps", [7, 10, 50, 1000])
+@pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
+def test_discrete_grids_visit_the_timesteps_of_diffusers(spacing: str, steps: int):
+    diffusers = pytest.importorskip("diffusers")
+    peer = diffusers.DDIMScheduler(1000, timestep_spacing=spacing)
+    peer.set_timesteps(steps)
+    ours = make_grid(spacing, torch.arange(1, 1001), steps)[:-1] - 1
+    assert ours.tolist() == peer.timesteps.tolist()
+
+
+def test_log_snr_grid_is_even_in_the_logarithm():
+    grid = make_grid("log_snr", SIGMAS, 9)[:-1].log()
+    torch.testing.assert_close(grid.diff(), torch.full((8,), math.log(0.002 / 80) / 8, dtype=torch.float64))
+
+
+def test_levels_are_taken_as_they_are():
+    assert make_grid("levels(at=(80, 3.5, 0.1))", SIGMAS, 3).tolist() == [80, 3.5, 0.1, 0]
+    with pytest.raises(RequestError, match="4 is not allowed with a grid of 3 levels; allowed: 3"):
+        make_grid("levels(at=(80, 3.5, 0.1))", SIGMAS, 4)
+    with pytest.raises(RequestError, match="does not descend"):
+        make_grid("levels(at=(80, 0.1, 3.5))", SIGMAS, 3)
 
 
 def test_trailing_grid_visits_the_published_timesteps():

@@ -35,7 +35,7 @@ def generator(classes: int = 0, **options) -> DiffusionGenerator:
         ("ddim", lambda steps: steps),
         ("ddim(eta=1.0)", lambda steps: steps),
         ("ddpm", lambda steps: steps),
-        ("dpmpp", lambda steps: steps),
+        ("dpmpp_2m", lambda steps: steps),
         ("heun", lambda steps: 2 * steps - 1),
         ("heun(churn=40)", lambda steps: 2 * steps - 1),
     ],

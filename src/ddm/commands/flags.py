@@ -46,7 +46,7 @@ def changes(arguments: argparse.Namespace) -> Mapping[str, Any]:
 def add_making_flags(parser: argparse.ArgumentParser) -> None:
     """How pictures are made, for every verb that makes them."""
     parser.add_argument("--steps", type=int, help="of the sampler; the run's own by default, and so below")
-    parser.add_argument("--sampler", help="e.g. heun, 'heun(churn=40)', ddim, ddpm, dpmpp")
+    parser.add_argument("--sampler", help="e.g. heun, 'heun(churn=40)', ddim, ddpm, dpmpp_2m")
     parser.add_argument("--grid", help="karras or trailing")
     parser.add_argument("--guidance", type=float, help="towards the label; 1 is none")
     parser.add_argument("--clip", action=argparse.BooleanOptionalAction, help="keep each guess within [-1, 1]")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddm.diffusion import GaussianDiffusion, Step, clipped, labelled, make_grid, samplers, wide
+from ddm.diffusion import Denoise, GaussianDiffusion, Noise, Step, clipped, labelled, make_grid, samplers, wide
 from ddm.errors import RequestError
 from ddm.generators.base import Generator, finished
 from ddm.seeding import PictureNoise
@@ -63,15 +63,26 @@ class DiffusionGenerator(Generator):
             seeds: one a picture.
             labels: one class a picture; by default those of :meth:`labels_of`.
         """
+        noise = self.noise(seeds)
+        return self.solve(self.denoiser(seeds, labels), noise() * self.grid[0], self.grid, noise)
+
+    def noise(self, seeds: Sequence[int]) -> PictureNoise:
+        """The noise of the pictures of these seeds, in the type of the sampler's state: first that of the start."""
         device = next(self.diffusion.parameters()).device
-        noise = PictureNoise(seeds, self.shape, device=device, dtype=wide(device))
+        return PictureNoise(seeds, self.shape, device=device, dtype=wide(device))
+
+    def denoiser(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Denoise:
+        """What the sampler sees of the model: the labels of these pictures, guidance and clipping are in it."""
         label = None
         if self.classes:
+            device = next(self.diffusion.parameters()).device
             label = torch.tensor(self.labels_of(seeds) if labels is None else labels, device=device)
         denoise = labelled(self.diffusion.denoise, label, null=self.classes, scale=self.guidance)
-        start = noise() * self.grid[0]
-        steps = self.sampler(clipped(denoise) if self.clip else denoise, start, self.grid, noise)
-        return self._without_training(steps)
+        return clipped(denoise) if self.clip else denoise
+
+    def solve(self, denoise: Denoise, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[Step]:
+        """The chosen sampler from ``x`` along ``grid``, with dropout and gradients off while it works."""
+        return self._without_training(self.sampler(denoise, x, grid, noise))
 
     def _without_training(self, steps: Iterator[Step]) -> Iterator[Step]:
         """Advance ``steps`` with dropout and gradients off, and restore the network's mode between them."""

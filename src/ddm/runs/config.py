@@ -78,7 +78,7 @@ class Sampling(Settings):
     """How pictures are made."""
 
     sampler: str = "heun"
-    """Noise to picture, e.g. heun(churn=40), ddim(eta=1), ddpm, dpmpp."""
+    """Noise to picture, e.g. heun(churn=40), ddim(eta=1), ddpm, dpmpp_2m."""
     steps: Positive = 18
     """Steps of the sampler."""
     grid: str = "karras"
