@@ -9,7 +9,7 @@ from ddm import GaussianDiffusion, Trainer
 from ddm.data import ImageSet
 from ddm.errors import RequestError
 from ddm.networks import networks
-from ddm.training import Diverged
+from ddm.training import Diverged, optimizers
 
 PIXELS = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 DATA = ImageSet(PIXELS, torch.arange(40) % 4, ("a", "b", "c", "d"), batch_size=8)
@@ -41,8 +41,14 @@ def advance(trainer: Trainer, steps: int) -> list[float]:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_three_steps_and_resume_equal_six_bit_for_bit(precision: str, accumulate: int):
-    options = {"precision": precision, "accumulate": accumulate, "ema": ("constant(decay=0.9)", "power(width=0.1)")}
+@pytest.mark.parametrize("optimizer", optimizers)
+def test_three_steps_and_resume_equal_six_bit_for_bit(precision: str, accumulate: int, optimizer: str):
+    options = {
+        "optimizer": optimizer,
+        "precision": precision,
+        "accumulate": accumulate,
+        "ema": ("constant(decay=0.9)", "power(width=0.1)"),
+    }
     whole = make(**options)
     losses = advance(whole, 6)
     first = make(**options)

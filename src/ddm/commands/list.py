@@ -21,6 +21,7 @@ KINDS = (
     "samplers",
     "grids",
     "averages",
+    "optimizers",
     "metrics",
     "features",
     "trackers",
@@ -57,7 +58,7 @@ def all_registries() -> dict[str, Registry]:
     from ddm.networks import networks
     from ddm.runs.recipes import recipes
     from ddm.runs.trackers import trackers
-    from ddm.training import averages
+    from ddm.training import averages, optimizers
 
-    training = (recipes, sources, networks, schedules, objectives, weightings, samplers, grids, averages)
+    training = (recipes, sources, networks, schedules, objectives, weightings, samplers, grids, averages, optimizers)
     return dict(zip(KINDS, (*training, metrics, features, trackers)))

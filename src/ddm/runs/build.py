@@ -11,7 +11,7 @@ from ddm.networks import Network, networks
 from ddm.runs import evaluation
 from ddm.runs.config import Config, Sampling
 from ddm.runs.trackers import check_trackers
-from ddm.training import Trainer, averages
+from ddm.training import Trainer, averages, optimizers
 
 
 def check(config: Config) -> None:
@@ -23,6 +23,7 @@ def check(config: Config) -> None:
     sources.check(config.data, field="data")
     for rule in config.train.ema:
         averages.check(rule, field="train.ema")
+    optimizers.check(config.train.optimizer, field="train.optimizer")
     check_trackers(config.trackers)
     if not config.train.ema:
         raise RequestError("train.ema: no average is not allowed; allowed: one or more, e.g. constant(decay=0.9999)")

@@ -28,7 +28,9 @@ class Training(Settings):
     accumulate: Positive = 1
     """Micro-batches a step; a step sees batch x accumulate pictures."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak learning rate of Adam."""
+    """Peak learning rate."""
+    optimizer: str = "adam"
+    """How gradients become steps: adam, muon(momentum=0.95)."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """Adam's two decays."""
     warmup: Count = 0

@@ -1,6 +1,7 @@
 """The training loop and the averages it keeps."""
 
 from ddm.training.ema import Ema, averages
+from ddm.training.optimizers import optimizers
 from ddm.training.processes import Team, has_bf16, pick_device
 from ddm.training.trainer import Diverged, Mean, Trainer, TrainStep, check_tensors
 
@@ -14,5 +15,6 @@ __all__ = [
     "averages",
     "check_tensors",
     "has_bf16",
+    "optimizers",
     "pick_device",
 ]

@@ -13,6 +13,7 @@ from ddm.diffusion import GaussianDiffusion, wide
 from ddm.errors import DdmError, RequestError
 from ddm.seeding import derive, generator
 from ddm.training.ema import Ema
+from ddm.training.optimizers import optimizers
 from ddm.training.processes import Precision, make_accelerator, pick_device, pick_precision
 
 PATIENCE = 20
@@ -62,7 +63,8 @@ class Trainer:
         steps: optimiser steps of the whole training.
         batch: pictures a micro-batch over all processes; the data's ``batch_size`` by default.
         accumulate: micro-batches a step.
-        lr: peak learning rate of Adam.
+        lr: peak learning rate.
+        optimizer: ``adam`` or ``muon``.
         betas: Adam's decays.
         warmup: steps over which the learning rate rises from 0.
         decay: last share of the training over which it falls to 0.
@@ -89,6 +91,7 @@ class Trainer:
         batch: int | None = None,
         accumulate: int = 2,
         lr: float = 8e-5,
+        optimizer: str = "adam",
         betas: tuple[float, float] = (0.9, 0.99),
         warmup: int = 0,
         decay: float = 0.0,
@@ -118,7 +121,7 @@ class Trainer:
             raise RequestError("conditional: True is not allowed for data without labels; allowed: False")
         self.data = data.to(self.device)
         self.ema = Ema(self.network, (f"constant(decay={ema})",) if isinstance(ema, int | float) else ema)
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=lr, betas=betas, fused=True)
+        self.optimizer = optimizers.bind(optimizer, field="train.optimizer")(self.network, lr=lr, betas=betas)
         if compile:
             self.network.compile()  # in place: names of weights stay what they are
         self._wrapped, self._stepper = self.accelerator.prepare(diffusion, self.optimizer)
@@ -259,11 +262,12 @@ class Trainer:
             value.copy_(state[f"sums.{name}"])
         self.optimizer.state.clear()
         for name, parameter in self.network.named_parameters():
-            if f"step.{name}" in state:
-                # In the memory layout of the weights: the fused step walks both side by side.
-                moments = {key: torch.empty_like(parameter).copy_(state[f"{key}.{name}"]) for key in _MOMENTS}
-                step = state[f"step.{name}"].to(parameter.device, copy=True)
-                self.optimizer.state[parameter] = {"step": step, **moments}
+            kept = {key: state[f"{key}.{name}"] for key in KEPT if f"{key}.{name}" in state}
+            # In the memory layout of the weights: the fused step walks both side by side.
+            found = {key: torch.empty_like(parameter).copy_(value) for key, value in kept.items() if value.ndim}
+            steps = {key: value.to(parameter.device, copy=True) for key, value in kept.items() if not value.ndim}
+            if kept:
+                self.optimizer.state[parameter] = steps | found
         if self.accelerator.scaler and counters.get("scaler"):
             self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
         self.step = int(counters["step"])
@@ -273,7 +277,8 @@ class Trainer:
         return {"weights": self.network, **averages}
 
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+KEPT = ("step", "exp_avg", "exp_avg_sq", "momentum")
+"""What optimisers remember of a parameter."""
 
 
 def check_tensors(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], group: str) -> None:

@@ -1,0 +1,297 @@
+"""Which sampler, on which grid, with how many evaluations of the network? Distance, error and seconds of them all.
+
+For a model, every sampler makes the same seeds' pictures with about the same numbers of network evaluations:
+
+1. error: how far the pictures of a deterministic sampler are from the exact ones of the same noise (root mean square in
+   gray levels of 255, against Heun's method with 100 steps). It needs few pictures, so every grid is tried.
+2. distance: the Frechet distance and KID of many pictures to the training set, each sampler on its best grid.
+
+Rows are written as they are measured, and a second call goes on where the first was stopped. Nothing else should run on
+the machine: seconds are of making pictures alone.
+
+    DDM_DATA=... python benchmarks/samplers.py runs/edm --out results/samplers.json --plot docs/samplers.png
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ddm.data import get_data
+from ddm.errors import RequestError
+from ddm.generators import DiffusionGenerator
+from ddm.runs.config import Evaluation
+from ddm.runs.cost import evaluations_of, parameters_of, with_evaluations
+from ddm.runs.evaluation import Evaluator
+from ddm.runs.progress import finish
+from ddm.runs.sources import Model, load
+from ddm.training import Team
+
+DETERMINISTIC = (
+    "ddim",
+    "heun",
+    "dpm_solver_2",
+    "dpmpp_2m",
+    "dpmpp_3m",
+    "unipc(order=2)",
+    "unipc(order=3)",
+    "deis(order=3)",
+    "ipndm(order=2)",
+    "ipndm(order=3)",
+    "ipndm(order=4)",
+)
+STOCHASTIC = ("ddpm", "ddpm(variance='large')", "dpmpp_sde", "heun(churn=10)")
+ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.3, 0.1, 0.03))
+GRIDS = ("karras", "log_snr", "trailing", "searched")
+ERROR_EVALUATIONS = (5, 6, 8, 10, 14, 20, 36)
+EXACT = {"sampler": "heun", "grid": "karras", "steps": 100}
+CHOSEN_AT = 10
+"""Evaluations at which the best sampler and grid are chosen."""
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """What was measured, in a JSON file that is written after every row."""
+
+    def __init__(self, path: Path, facts: Row):
+        self.path, self.facts, self.all = path, facts, []
+        if path.exists():
+            before = json.loads(path.read_text())
+            if before["model_digest"] != facts["model_digest"]:
+                raise RequestError(f"out: {str(path)!r} is of another model; move it aside")
+            self.all = before["rows"]
+
+    def has(self, **key: Any) -> bool:
+        """Is there a row with these values?"""
+        return any(all(row.get(name) == value for name, value in key.items()) for row in self.all)
+
+    def add(self, row: Row) -> None:
+        """Keep a row."""
+        self.all.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({**self.facts, "rows": self.all}, indent=1) + "\n")
+        print(", ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr, flush=True)
+
+    def of(self, kind: str) -> list[Row]:
+        """All rows of a kind, ``error`` or ``distance``."""
+        return [row for row in self.all if row["kind"] == kind]
+
+
+def generator_for(model: Model, source: str, sampler: str, grid: str, evaluations: int) -> DiffusionGenerator | None:
+    """The model with a sampler and so many evaluations (or the next fewer it can make); None where it cannot."""
+    generator = model.generator
+    assert isinstance(generator, DiffusionGenerator)
+    options = {**generator.settings(), "sampler": sampler, "grid": "karras" if grid == "searched" else grid}
+    plain = DiffusionGenerator(generator.diffusion, shape=generator.shape, **options)
+    if sampler.startswith("adaptive"):
+        return plain
+    try:
+        made = with_evaluations(plain, evaluations)
+    except RequestError:
+        return None
+    assert isinstance(made, DiffusionGenerator)
+    if grid != "searched":
+        return made
+    found = load(source, sampler=sampler, grid="searched", steps=len(made.grid) - 1).generator
+    assert isinstance(found, DiffusionGenerator)
+    return found
+
+
+def measure_errors(model: Model, source: str, rows: Rows, *, pictures: int) -> None:
+    """Rows ``error``: every deterministic sampler on every grid against the exact pictures."""
+    seeds = range(10**6, 10**6 + pictures)  # none that a grid was searched on or that is measured elsewhere
+    generator = model.generator
+    assert isinstance(generator, DiffusionGenerator)
+    settings: dict[str, Any] = {**generator.settings(), **EXACT}
+    exact: torch.Tensor | None = None
+    for sampler in DETERMINISTIC:
+        for grid in GRIDS:
+            for evaluations in ERROR_EVALUATIONS:
+                key = {"kind": "error", "sampler": sampler, "grid": grid, "asked": evaluations, "pictures": pictures}
+                made = None if rows.has(**key) else generator_for(model, source, sampler, grid, evaluations)
+                if made is None:
+                    continue
+                if exact is None:
+                    exact = DiffusionGenerator(generator.diffusion, shape=generator.shape, **settings).floats(seeds)
+                error = float((made.floats(seeds) - exact).square().mean().sqrt() * 127.5)
+                rows.add({**key, "evaluations": evaluations_of(made), "error": round(error, 4)})
+
+
+def best_grid(rows: Rows, sampler: str) -> str:
+    """The grid on which a sampler's error is smallest; that of its deterministic relative for a stochastic one."""
+    relative = {"ddpm": "ddim", "dpmpp_sde": "dpmpp_2m", "heun(churn=10)": "heun"}.get(sampler.split("(v")[0], sampler)
+    at = [row for row in rows.of("error") if row["sampler"] == relative and row["asked"] == CHOSEN_AT]
+    return min(at, key=lambda row: row["error"])["grid"] if at else "karras"
+
+
+def measure_distances(
+    model: Model, source: str, rows: Rows, cases: Sequence[tuple[str, str, int]], evaluator: Evaluator
+) -> None:
+    """Rows ``distance``: Frechet distance, KID and seconds of each sampler, grid and number of evaluations."""
+    for sampler, grid, evaluations in cases:
+        key = {"kind": "distance", "sampler": sampler, "grid": grid, "asked": evaluations}
+        key["images"] = evaluator.settings.images
+        made = None if rows.has(**key) else generator_for(model, source, sampler, grid, evaluations)
+        if made is None:
+            continue
+        found = finish(evaluator.evaluate(made, identity=None))
+        assert found is not None
+        row = {**key, "evaluations": evaluations_of(made), "seconds": round(found.seconds["pictures"], 2)}
+        for name, measurement in found.measurements.items():
+            row[name] = [round(each, 6) for each in (measurement.value, measurement.low, measurement.high)]
+        rows.add(row)
+
+
+def cases(rows: Rows, evaluations: Sequence[int]) -> Iterator[tuple[str, str, int]]:
+    """What distances are measured of, with few evaluations: every sampler on its best grid."""
+    for sampler in (*DETERMINISTIC, *STOCHASTIC):
+        for count in evaluations:
+            yield sampler, best_grid(rows, sampler), count
+    for sampler in ADAPTIVE:
+        yield sampler, "karras", 0
+
+
+def long_cases(rows: Rows, many: int) -> Iterator[tuple[str, str, int]]:
+    """With many evaluations: the classical samplers, and the best with few."""
+    for sampler, grid in dict.fromkeys([("ddpm", "trailing"), ("heun", "karras"), best_at(rows)]):
+        yield sampler, grid, many
+
+
+def best_at(rows: Rows, evaluations: int = CHOSEN_AT) -> tuple[str, str]:
+    """Sampler and grid with the smallest distance at so many evaluations; errors break ties within the interval."""
+    found = [row for row in rows.of("distance") if row["asked"] == evaluations]
+    if not found:
+        return "heun", "karras"
+    least = min(found, key=lambda row: row["fid"][0])
+    equal = [row for row in found if row["fid"][0] <= least["fid"][2] and error_of(rows, row) is not None]
+    chosen = min(equal, key=lambda row: error_of(rows, row) or 0.0, default=least)
+    return chosen["sampler"], chosen["grid"]
+
+
+def error_of(rows: Rows, distance: Row) -> float | None:
+    """The error of the sampler, grid and evaluations of a row of distances, where there is one."""
+    same = ("sampler", "grid", "asked")
+    return next((r["error"] for r in rows.of("error") if all(r[name] == distance[name] for name in same)), None)
+
+
+def table(rows: Rows) -> str:
+    """Markdown: a row a measurement of distances, the best first for each number of evaluations."""
+    lines = ["| evaluations | sampler | grid | FD | KID x 1000 | error (levels) | seconds |", "|---" * 7 + "|"]
+    for row in sorted(rows.of("distance"), key=lambda r: (r["asked"] or r["evaluations"], r["fid"][0])):
+        error = error_of(rows, row)
+        lines.append(
+            f"| {row['evaluations']} | `{row['sampler']}` | {row['grid']} | {plus_minus(row['fid'])} | "
+            f"{plus_minus([1000 * each for each in row['kid']])} | {'' if error is None else f'{error:.2f}'} | "
+            f"{row['seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def plus_minus(found: Sequence[float]) -> str:
+    """A value and half of its interval."""
+    value, low, high = found
+    return f"{value:.4g} ± {(high - low) / 2:.2g}"
+
+
+def draw(rows: Rows, path: Path, *, title: str) -> None:
+    """Distance and error against evaluations, a line a sampler on its best grid."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    names = [name for name in (*DETERMINISTIC, *STOCHASTIC) if any(r["sampler"] == name for r in rows.all)]
+    for number, name in enumerate(names):
+        style = {"color": f"C{number % 10}", "marker": "osD^vPX*"[number % 8], "linewidth": 1.6, "markersize": 5}
+        style["linestyle"] = "-" if name in DETERMINISTIC else "--"
+        grid = best_grid(rows, name)
+        found = sorted((r["evaluations"], r["fid"][0]) for r in rows.of("distance") if r["sampler"] == name)
+        left.plot(*zip(*found), label=f"{name}, {grid}", **style) if found else None
+        errors = [r for r in rows.of("error") if r["sampler"] == name and r["grid"] == grid]
+        errors = sorted((r["evaluations"], r["error"]) for r in errors)
+        right.plot(*zip(*errors), **style) if errors else None
+    left.set(xscale="log", yscale="log", ylabel="Frechet distance (lower is better)")
+    right.set(xscale="log", yscale="log", ylabel="error against the exact pictures (gray levels)")
+    for axes, kind in ((left, "distance"), (right, "error")):
+        counts = sorted({r["asked"] for r in rows.of(kind) if r["asked"]})
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.set_xticks([], minor=True)
+        axes.set_xlabel("network evaluations a picture")
+        axes.grid(alpha=0.25, which="both")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def facts(model: Model, arguments: argparse.Namespace) -> Row:
+    """All that the numbers depend on."""
+    return {
+        "command": "python benchmarks/samplers.py " + " ".join(sys.argv[1:]),
+        "model": model.name,
+        "model_digest": model.digest,
+        "step": model.step,
+        "network": model.config.network if model.config else None,
+        "parameters": parameters_of(model.generator),
+        "features": arguments.features,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+        "device": arguments.device,
+        "threads": torch.get_num_threads(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="a run or checkpoint of ours")
+    parser.add_argument("--images", type=int, default=2000, help="generated pictures of each distance")
+    parser.add_argument("--pictures", type=int, default=32, help="pictures of each error")
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[6, 10, 18])
+    parser.add_argument("--many", type=int, default=100, help="evaluations of the long runs")
+    parser.add_argument("--reference", default="cifar10")
+    parser.add_argument("--features", default="efficientnet")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=Path("results/samplers.json"))
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--draw-only", action="store_true", help="table and plot of what was measured before")
+    arguments = parser.parse_args()
+    model = load(arguments.source, device=arguments.device, guidance=1.0)
+    rows = Rows(arguments.out, facts(model, arguments))
+    if not arguments.draw_only:
+        measure_errors(model, arguments.source, rows, pictures=arguments.pictures)
+        settings = Evaluation(metrics=("fid", "kid"), features=arguments.features, images=arguments.images)
+        evaluator = Evaluator(settings, get_data(arguments.reference), team=Team(arguments.device))
+        measure_distances(model, arguments.source, rows, list(cases(rows, arguments.evaluations)), evaluator)
+        measure_distances(model, arguments.source, rows, list(long_cases(rows, arguments.many)), evaluator)
+    print(table(rows))
+    sampler, grid = best_at(rows)
+    print(f"\nbest at {CHOSEN_AT} evaluations: {sampler} on the {grid} grid")
+    if arguments.plot:
+        title = f"{rows.facts['network']}, step {rows.facts['step']}: {arguments.images:,} pictures"
+        draw(rows, arguments.plot, title=title)
+    return verdict(rows, sampler, grid, arguments.many)
+
+
+def verdict(rows: Rows, sampler: str, grid: str, many: int) -> int:
+    """1 where ten evaluations of the best are more than 15 % worse than many of it."""
+    same = [row for row in rows.of("distance") if (row["sampler"], row["grid"]) == (sampler, grid)]
+    found = {row["asked"]: row["fid"][0] for row in same}
+    if CHOSEN_AT not in found or many not in found:
+        return 0
+    worse = found[CHOSEN_AT] / found[many] - 1
+    print(f"{CHOSEN_AT} evaluations against {many}: {worse:+.1%} (allowed: +15 %)")
+    return int(worse > 0.15)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
