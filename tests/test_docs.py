@@ -13,9 +13,7 @@ from ddm.commands import compare, data, doctor, evaluate, report, sample, train
 from ddm.commands import list as list_
 
 ROOT = Path(__file__).parent.parent
-samplers_module = importlib.import_module(
-    "ddm.diffusion.samplers"
-)  # the package's attribute of that name is a registry
+heun = importlib.import_module("ddm.diffusion.samplers.heun")  # a file of a sampler, with the imports of one
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
@@ -75,13 +73,13 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_sampler_of_contributing_runs():
     (code,) = [block for kind, block in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text()) if kind == "python"]
     try:
-        exec(compile(code, "CONTRIBUTING.md", "exec"), dict(vars(samplers_module)))
-        sampler = samplers_module.samplers.bind("euler(stretch=1.0)")
+        exec(compile(code, "CONTRIBUTING.md", "exec"), dict(vars(heun)))
+        sampler = heun.samplers.bind("euler(stretch=1.0)")
         grid = torch.linspace(8, 0, 9, dtype=torch.float64)
         *_, last = sampler(lambda x, sigma: torch.full_like(x, 0.25), torch.full((1, 1, 1, 1), 8.0), grid, None)
         assert last.x.item() == pytest.approx(0.25)
     finally:
-        samplers_module.samplers._parts.pop("euler", None)
+        heun.samplers._parts.pop("euler", None)
 
 
 def test_links_lead_somewhere():

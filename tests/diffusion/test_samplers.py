@@ -17,9 +17,12 @@ ORDER = {
     "dpm_solver_2": 2,
     "dpmpp_2m": 2,
     "dpmpp_3m": 3,
+    "dpmpp_3m(curvature=0.5)": 2,  # public code halves the term that makes it order 3
     "unipc(order=1)": 2,
     "unipc(order=2)": 3,
     "unipc(order=3)": 4,
+    "unipc(order=1, variant='bh1')": 2,
+    "unipc(order=2, variant='bh1')": 3,
     "deis(order=1)": 1,
     "deis(order=2)": 2,
     "deis(order=3)": 3,
@@ -57,11 +60,13 @@ def test_order_of_convergence_is_the_published_one(name: str, oracle: Gaussian |
         levels = torch.linspace(10**0.25, 0.05**0.25, steps + 1, dtype=torch.float64) ** 4
         return run(choice, oracle.denoise, x, levels)
 
-    exact = solve(8192, "heun")
+    # Heun's error at 8192 steps would hide that of order 4; test_multistep_peers.py holds this to the exact flow.
+    exact = solve(4096, "unipc(order=3)")
     if isinstance(oracle, Gaussian):
-        closed = oracle.flow(x, torch.tensor(10.0).double(), torch.tensor(0.05).double())
-        torch.testing.assert_close(exact, closed, rtol=1e-6, atol=1e-6)
-    counts = torch.tensor([64, 128, 256, 512], dtype=torch.float64)
+        closed = oracle.flow(x, *torch.tensor([10, 0.05], dtype=torch.float64))
+        torch.testing.assert_close(exact, closed, rtol=1e-10, atol=1e-10)
+    # From 64 steps on the order 4 of UniPC-3 is still 3.7: its first steps are of lower order, and long.
+    counts = torch.tensor([128, 256, 512, 1024], dtype=torch.float64)
     errors = torch.tensor([float((solve(int(n)) - exact).abs().mean()) for n in counts], dtype=torch.float64)
     slope = -torch.linalg.lstsq(torch.stack((counts.log(), torch.ones(4).double()), 1), errors.log()).solution[0]
     assert float(slope) == pytest.approx(ORDER[name], abs=0.25), errors
