@@ -49,7 +49,7 @@ DETERMINISTIC = (
 STOCHASTIC = ("ddpm", "ddpm(variance='large')", "dpmpp_sde", "heun(churn=10)")
 ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.3, 0.1, 0.03))
 GRIDS = ("karras", "log_snr", "trailing", "searched")
-ERROR_EVALUATIONS = (5, 6, 8, 10, 14, 20, 36)
+ERROR_EVALUATIONS = (6, 8, 10, 14, 20)
 EXACT = {"sampler": "heun", "grid": "karras", "steps": 100}
 CHOSEN_AT = 10
 """Evaluations at which the best sampler and grid are chosen."""
@@ -255,7 +255,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help="a run or checkpoint of ours")
     parser.add_argument("--images", type=int, default=2000, help="generated pictures of each distance")
-    parser.add_argument("--pictures", type=int, default=32, help="pictures of each error")
+    parser.add_argument("--pictures", type=int, default=16, help="pictures of each error")
     parser.add_argument("--evaluations", type=int, nargs="+", default=[6, 10, 18])
     parser.add_argument("--many", type=int, default=100, help="evaluations of the long runs")
     parser.add_argument("--reference", default="cifar10")

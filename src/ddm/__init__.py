@@ -13,7 +13,7 @@ from ddm.version import __version__
 if TYPE_CHECKING:
     from ddm.data import get_data
     from ddm.diffusion import GaussianDiffusion
-    from ddm.generators import DiffusionGenerator
+    from ddm.generators import DiffusionGenerator, editing
     from ddm.networks.residual_unet import ResidualUnet
     from ddm.networks.unet import Unet
     from ddm.runs.sources import load
@@ -25,6 +25,7 @@ _HOMES = {
     "ResidualUnet": "ddm.networks.residual_unet",
     "Trainer": "ddm.training",
     "Unet": "ddm.networks.unet",
+    "editing": "ddm.generators",
     "get_data": "ddm.data",
     "load": "ddm.runs.sources",
 }
@@ -36,6 +37,7 @@ __all__ = [
     "Trainer",
     "Unet",
     "__version__",
+    "editing",
     "get_data",
     "load",
 ]

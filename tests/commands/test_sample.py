@@ -175,7 +175,7 @@ def test_a_run_of_a_newer_format_is_refused(broken: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sampler=huen"], "sample.sampler: 'huen' is unknown (did you mean 'heun'?); allowed: ddim, ddpm"),
+        (["--sampler=huen"], "sample.sampler: 'huen' is unknown (did you mean 'heun'?); allowed: adaptive, "),
         (["--sampler=heun(chrn=4)"], "sample.sampler: option of heun: 'chrn' is unknown (did you mean 'churn'?)"),
         (["--steps=0"], "steps: 0 is not allowed; allowed: 1 or more"),
         (["--count=-1"], "count: -1 is not allowed; allowed: 1 or more"),
@@ -186,7 +186,7 @@ def test_a_run_of_a_newer_format_is_refused(broken: Path, capsys: pytest.Capture
         (["--seed=-1"], "seed: -1 is not allowed; allowed: 0 or more"),
         (["--label=sta"], "label: 'sta' is unknown (did you mean 'star'?)"),
         (["--weights=ema-7"], "weights: 'ema-7' is unknown (did you mean 'ema'?); allowed: ema, raw"),
-        (["--out=a.jpg"], "out: 'a.jpg' is not allowed; allowed: a .png, .npz, .gif or .webp file, or a folder/"),
+        (["--out=a.jpg"], "out: 'a.jpg' is not allowed; allowed: a .png, .npz, .gif, .webp or .mp4 file, or a folder/"),
         (
             ["--grid=trailing", "--steps=2000"],
             "sample.steps: 2000 is not allowed with the trailing grid; allowed: 1 to 1000",
@@ -310,7 +310,7 @@ def test_resized_pictures_are_told(tmp_path: Path, capsys: pytest.CaptureFixture
         ("data:shapes(count=3)", ["--seed=3"], "seed: 3 is not allowed; there are 3 pictures, 0 to 2"),
         ("data:shapes", ["--label=star"], "label: stored pictures cannot be asked for by class; allowed: none"),
         ("data:shapes", ["--image-size=0"], "image-size: 0 is not allowed; allowed: 1 or more"),
-        ("data:shapes", ["--no-clip"], "clip: False is not allowed for data: sources"),
+        ("data:shapes", ["--clip=none"], "clip: 'none' is not allowed for data: sources"),
         ("folder:none", [], "source: folder(path='none'): none is not there"),
         ("npz:", [], "source: 'npz:' names nothing; write npz: and then what is meant"),
     ],

@@ -6,7 +6,7 @@ import torch
 from oracles import Gaussian, Mixture
 from torch import Tensor
 
-from ddm.diffusion import GaussianDiffusion, clipped, grids, labelled, make_grid, samplers
+from ddm.diffusion import GaussianDiffusion, grids, make_grid, samplers
 from ddm.errors import RequestError
 from ddm.seeding import PictureNoise
 
@@ -28,6 +28,8 @@ ORDER = {
     "deis(order=3)": 3,
     "ipndm(order=1)": 1,
     "ipndm(order=2)": 2,
+    "ipndm(order=3)": 2,  # its coefficients take all steps for equally long; on a grid even in sigma it is 3
+    "ipndm(order=4)": 2,
 }
 """Deterministic samplers and their published order of convergence. Multistep ones begin with lower orders, where sigma
 is so high that x0 hardly moves; tests of single samplers look closer."""
@@ -240,27 +242,6 @@ def test_karras_grid_is_equation_five():
     expected = [(80 ** (1 / 7) + i / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in range(5)]
     assert grid.tolist() == pytest.approx([*expected, 0])
     assert float(make_grid("karras(high=10)", SIGMAS, 5)[0]) == pytest.approx(10)
-
-
-def test_guidance_one_is_none_and_costs_one_evaluation():
-    calls = []
-
-    def denoise(x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        calls.append(len(x))
-        assert label is not None
-        return label.reshape(-1, 1, 1, 1).double().expand_as(x)
-
-    x, label = torch.zeros(2, 1, 1, 1, dtype=torch.float64), torch.tensor([3, 5])
-    for scale, expected in [(1.0, [3, 5]), (0.0, [10, 10]), (2.0, [-4, 0])]:
-        guided = labelled(denoise, label, null=10, scale=scale)
-        assert guided(x, torch.tensor(1.0)).flatten().tolist() == expected
-    assert calls == [2, 4, 4]
-
-
-def test_clipping_keeps_x0_in_range():
-    assert clipped(lambda x, sigma: x * 9)(
-        torch.tensor([-1.0, 0.05, 1.0]), torch.tensor(1.0)
-    ).tolist() == pytest.approx([-1, 0.45, 1])
 
 
 def test_wrong_sampler_options_are_refused():

@@ -351,7 +351,11 @@ def test_more_steps_than_there_are_levels_are_left_out_alone(toys: None, toy_dat
         (painting(sampler="ddpm"), "heun instead of ddpm"),
         (painting(classes=3), "guidance 1.5 instead of 1"),
         (painting(classes=3, guidance=2.5), "guidance 1 instead of 2.5"),
-        (painting(clip=True), "no clipping"),
+        (painting(clip="static"), "no clipping"),
+        (painting(clip="dynamic"), "no clipping"),
+        (painting(), "clipping"),
+        (painting(guide=painting(0.0).diffusion, guide_name="worse", guidance=2.0), "guidance 1 instead of 2"),
+        (painting(guide=painting(0.0).diffusion, guide_name="worse"), "guidance 1.5 instead of 1"),
     ],
 )
 def test_one_thing_is_changed(toys: None, toy_data: None, generator: DiffusionGenerator, change: str):

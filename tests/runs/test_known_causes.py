@@ -168,6 +168,10 @@ def test_the_law_is_not_for_other_pictures():
     assert found.status == "ok" and "law" not in found.seen and "64.0 times" in found.seen
 
 
+def test_a_guide_costs_no_variety():
+    assert not list(known_causes["guidance"](sound(generation={"guidance": 2.0, "guide": "step 7 ema 1a2b"})))
+
+
 @pytest.mark.parametrize(
     ("cause", "run", "said"),
     [

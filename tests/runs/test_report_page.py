@@ -265,7 +265,7 @@ def record(value: float = 12.3456, *, protocol: Protocol = HOW, **changes) -> di
         "metric": "fid",
         "label": "FD [efficientnet]",
     }
-    found |= {"generation": {"sampler": "heun", "steps": 18, "guidance": 1.0, "clip": False}}
+    found |= {"generation": {"sampler": "heun", "steps": 18, "guidance": 1.0, "clip": "none"}}
     found |= {"value": value, "low": value - 0.5, "high": value + 0.5, "better": "lower", "details": {}, "warnings": []}
     found |= {"protocol": asdict(protocol), "protocol_digest": protocol.digest, "time": 1_795_400_760.3}
     return found | changes
@@ -284,10 +284,11 @@ def test_numbers_stand_together_only_where_their_protocol_is_one():
 
 
 def test_the_same_measured_again_takes_the_place_of_the_earlier():
-    generation = {"sampler": "ddim", "steps": 9, "guidance": 2.0, "clip": True}
+    generation = {"sampler": "ddim", "steps": 9, "guidance": 2.0, "guidance_high": 5.0, "clip": "static"}
     found = read_numbers([record(1.0), record(2.0, generation=generation), record(3.0)], config_of())
     (group,) = found.groups
-    assert [(row.value, row.sampler) for row in group.rows] == [("3.00", "heun"), ("2.00", "ddim, guidance 2, clipped")]
+    made = "ddim, guidance 2 in (0, 5], clip static"
+    assert [(row.value, row.sampler) for row in group.rows] == [("3.00", "heun"), ("2.00", made)]
 
 
 def test_of_the_training_only_the_last_measurement_is_a_row():

@@ -22,6 +22,9 @@ MEASURED_ONLY = (
     "sampler",
     "grid",
     "guidance",
+    "guidance_low",
+    "guidance_high",
+    "guide",
     "clip",
 )
 """Flags that mean nothing where nothing is measured."""

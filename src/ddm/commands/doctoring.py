@@ -55,6 +55,8 @@ def make_case(arguments: argparse.Namespace, console: Console) -> Case:
     reference = load_reference(getattr(arguments, "reference", None), model)
     evaluator = Evaluator(settings, reference, team=team, batch=arguments.batch_size, say=console.say)
     options: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
+    if model.kind == "run":  # other weights may have a searched grid of their own, which would be a second change
+        options["grid"] = model.generator.settings()["grid"]
     # The very checkpoint: a run that goes on training has another one soon.
     reload = partial(_load, model.path or arguments.source, team.device.type, console, options)
     return Case(model, settings, reference, evaluator, arguments.seed, reload)

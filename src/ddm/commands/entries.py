@@ -122,16 +122,16 @@ def enter(models: Mapping[str, Model], nfe: Sequence[int], *, seed: int) -> list
     """
     entries = []
     for name, model in models.items():
-        rungs = _rungs(model.generator, nfe, seed)
+        rungs = _rungs(model, nfe, seed)
         entries.append(Entry(name, model, evaluations_of(model.generator, seed=seed), rungs))
     return entries
 
 
-def _rungs(generator: Generator, nfe: Iterable[int], seed: int) -> list[Rung]:
+def _rungs(model: Model, nfe: Iterable[int], seed: int) -> list[Rung]:
     """One a number of evaluations; two that were asked for may come to the same."""
     rungs: dict[int, Rung] = {}
     for wanted in sorted(set(nfe)):
-        found = with_evaluations(generator, wanted)
+        found = with_evaluations(model.generator, wanted, model.grids)
         count = None if found is None else evaluations_of(found, seed=seed)
         if found is not None and count is not None:
             rungs[count] = Rung(found, count)

@@ -14,12 +14,23 @@ from ddm.runs import evaluation, log
 from ddm.runs.config import Evaluation
 from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.folder import Run
+from ddm.runs.making import in_words
 from ddm.runs.progress import finish
 from ddm.runs.sources import Model, load
 from ddm.training import Team
 from ddm.version import __version__
 
-SAMPLING = ("sampler", "steps", "grid", "guidance", "clip", "image_size")
+SAMPLING = (
+    "sampler",
+    "steps",
+    "grid",
+    "guidance",
+    "guidance_low",
+    "guidance_high",
+    "guide",
+    "clip",
+    "image_size",
+)
 REFERENCE = "cifar10"
 """What pictures are compared with where nothing says what they were learned from."""
 
@@ -132,7 +143,7 @@ def describe(model: Model, *, name: str | None = None) -> str:
     """Its name (or another) and how its pictures are made."""
     parts = [name or model.name] + ([f"step {model.step}"] if model.step is not None else [])
     parts += [f"{model.weights} weights"] if model.weights else []
-    return ", ".join(parts + [f"{name} {value}" for name, value in model.generator.settings().items()])
+    return ", ".join([*parts, *in_words(model.generator.settings())])
 
 
 def lines(evaluated: Evaluated) -> list[str]:

@@ -3,7 +3,7 @@
 
 import argparse
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -40,16 +40,20 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
 def changes(arguments: argparse.Namespace) -> Mapping[str, Any]:
     """The fields that were given, by dotted path; values are still the strings of the command line."""
     given = {key.partition(":")[2]: value for key, value in vars(arguments).items() if key.startswith("config:")}
-    return {path: None if value == "none" else value for path, value in given.items()}
+    may_be_none = {path for path, field, _ in _leaves(Config, "", "") if type(None) in get_args(field.annotation)}
+    return {path: None if value == "none" and path in may_be_none else value for path, value in given.items()}
 
 
 def add_making_flags(parser: argparse.ArgumentParser) -> None:
     """How pictures are made, for every verb that makes them."""
     parser.add_argument("--steps", type=int, help="of the sampler; the run's own by default, and so below")
     parser.add_argument("--sampler", help="e.g. heun, 'heun(churn=40)', ddim, ddpm, dpmpp_2m")
-    parser.add_argument("--grid", help="karras or trailing")
-    parser.add_argument("--guidance", type=float, help="towards the label; 1 is none")
-    parser.add_argument("--clip", action=argparse.BooleanOptionalAction, help="keep each guess within [-1, 1]")
+    parser.add_argument("--grid", help="karras, log_snr, trailing, ... or searched: found for this model and kept")
+    parser.add_argument("--guidance", type=float, help="towards the label, or away from the guide; 1 is none")
+    parser.add_argument("--guidance-low", type=number, metavar="SIGMA", help="guided only at noise levels above it")
+    parser.add_argument("--guidance-high", type=number, metavar="SIGMA", help="... and up to this one; or none")
+    parser.add_argument("--guide", help="a worse model: a step of the run, its raw or ema-1, STEP/raw, or another run")
+    parser.add_argument("--clip", help="each guess of the picture: none, static, 'dynamic(quantile=0.995)'")
     parser.add_argument("--weights", default="ema", help="ema, ema-1, ... or raw (default: ema)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
     parser.add_argument("--batch-size", type=int, default=None, help="pictures at a time")
@@ -65,6 +69,11 @@ def add_measuring_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, help="side of the pictures of a folder or file (default: 32)")
 
 
+def number(text: str) -> float | None:
+    """A number of the command line; ``none`` is none."""
+    return None if text == "none" else float(text)
+
+
 def check_making(arguments: argparse.Namespace) -> None:
     """Raise :class:`RequestError` for numbers that cannot be, before anything heavy is imported."""
     for name in ("count", "steps", "batch_size", "images", "image_size"):
@@ -73,6 +82,11 @@ def check_making(arguments: argparse.Namespace) -> None:
             raise RequestError(f"{name.replace('_', '-')}: {value} is not allowed; allowed: 1 or more")
     if not 0 <= getattr(arguments, "guidance", 1.0) < float("inf"):
         raise RequestError(f"guidance: {arguments.guidance} is not allowed; allowed: 0 or more (1 is none)")
+    low, high = getattr(arguments, "guidance_low", 0.0), getattr(arguments, "guidance_high", None)
+    if low is None or not 0 <= low < float("inf"):
+        raise RequestError(f"guidance-low: {low} is not allowed; allowed: a number, 0 or more")
+    if high is not None and not low < high:
+        raise RequestError(f"guidance-high: {high} is not allowed; allowed: more than {low:g}, or none")
     if not 0 <= arguments.seed < 2**63:
         raise RequestError(f"seed: {arguments.seed} is not allowed; allowed: 0 or more")
 
@@ -89,7 +103,11 @@ def _leaves(settings: type[Settings], prefix: str, group: str) -> list[tuple[str
 
 
 def _metavar(field: FieldInfo) -> str:
-    options = get_args(field.annotation)
+    kind: Any = field.annotation
+    if type(None) in get_args(kind):
+        kind = get_args(kind)[0]
+    kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    options = get_args(kind)
     if options and all(isinstance(option, str) for option in options):
         return "{" + ",".join(options) + "}"
-    return getattr(field.annotation, "__name__", "TEXT").upper().replace("STR", "CHOICE")
+    return getattr(kind, "__name__", "TEXT").upper().replace("STR", "CHOICE")

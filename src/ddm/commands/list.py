@@ -20,6 +20,7 @@ KINDS = (
     "weightings",
     "samplers",
     "grids",
+    "clippings",
     "averages",
     "optimizers",
     "metrics",
@@ -53,12 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
 def all_registries() -> dict[str, Registry]:
     """Every registry by the name of its kind."""
     from ddm.data import sources
-    from ddm.diffusion import grids, objectives, samplers, schedules, weightings
+    from ddm.diffusion import clippings, grids, objectives, samplers, schedules, weightings
     from ddm.metrics import features, metrics
     from ddm.networks import networks
     from ddm.runs.recipes import recipes
     from ddm.runs.trackers import trackers
     from ddm.training import averages, optimizers
 
-    training = (recipes, sources, networks, schedules, objectives, weightings, samplers, grids, averages, optimizers)
-    return dict(zip(KINDS, (*training, metrics, features, trackers)))
+    model = (recipes, sources, networks, schedules, objectives, weightings)
+    sampling, training = (samplers, grids, clippings), (averages, optimizers)
+    return dict(zip(KINDS, (*model, *sampling, *training, metrics, features, trackers)))

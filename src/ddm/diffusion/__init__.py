@@ -1,8 +1,9 @@
 """The mathematics: pure torch, no files, no printing, no configuration."""
 
+from ddm.diffusion.editing import between, inpainting, invert, spherical
 from ddm.diffusion.gaussian import GaussianDiffusion, wide
 from ddm.diffusion.grids import grids, make_grid
-from ddm.diffusion.guidance import Denoise, clipped, labelled
+from ddm.diffusion.guidance import Denoise, autoguided, check_interval, clipped, clippings, labelled
 from ddm.diffusion.objectives import objectives, weightings
 from ddm.diffusion.samplers import Noise, Step, samplers
 from ddm.diffusion.schedules import schedules
@@ -12,13 +13,20 @@ __all__ = [
     "GaussianDiffusion",
     "Noise",
     "Step",
+    "autoguided",
+    "between",
+    "check_interval",
     "clipped",
+    "clippings",
     "grids",
+    "inpainting",
+    "invert",
     "labelled",
     "make_grid",
     "objectives",
     "samplers",
     "schedules",
+    "spherical",
     "weightings",
     "wide",
 ]

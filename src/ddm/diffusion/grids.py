@@ -123,3 +123,19 @@ def levels(sigmas: Tensor, steps: int, *, at: tuple[Annotated[float, Gt(0)], ...
     if steps != len(at):
         raise RequestError(f"sample.steps: {steps} is not allowed with a grid of {len(at)} levels; allowed: {len(at)}")
     return torch.tensor(at, dtype=torch.float64)
+
+
+@grids.register
+def searched(sigmas: Tensor, steps: int) -> Tensor:
+    """Found on the model's own trajectories and kept in its run; Chen et al. 2024 (GITS, arXiv 2405.11326).
+
+    It becomes ``levels(at=...)`` where a run is loaded, as by ``ddm sample RUN --grid searched``
+    (:mod:`ddm.runs.searched`).
+
+    Raises:
+        RequestError: always, since here no model is known.
+    """
+    raise RequestError(
+        "sample.grid: searched is not allowed here, it needs the trained model of a run; allowed: "
+        "--grid searched once it is trained, and here karras, log_snr, trailing or levels(at=(80, ...))"
+    )

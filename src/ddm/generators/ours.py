@@ -1,18 +1,32 @@
 """A trained diffusion model as a generator of pictures: one seed, one picture."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddm.diffusion import Denoise, GaussianDiffusion, Noise, Step, clipped, labelled, make_grid, samplers, wide
+from ddm.diffusion import (
+    Denoise,
+    GaussianDiffusion,
+    Noise,
+    Step,
+    autoguided,
+    check_interval,
+    clipped,
+    clippings,
+    labelled,
+    make_grid,
+    samplers,
+    wide,
+)
 from ddm.errors import RequestError
 from ddm.generators.base import Generator, finished
 from ddm.seeding import PictureNoise
 
-ADVICE = "the sampling or the training went wrong; try --clip, less guidance, more steps or an earlier checkpoint"
+ADVICE = "the sampling or the training went wrong; try --clip static, less guidance, more steps, an earlier checkpoint"
 """Where numbers overflow."""
 
 
@@ -25,12 +39,17 @@ class DiffusionGenerator(Generator):
         sampler: a choice such as ``"heun(churn=40)"``.
         steps: of the sampler.
         grid: where on the noise levels they lie.
-        guidance: classifier-free guidance; 1 is none.
-        clip: keep every guess of the clean picture within [-1, 1].
+        guidance: how far every guess goes, from that of the guide through the model's own; 1 is none, at half the
+            evaluations. Without a guide it is classifier-free: from the guess without a label.
+        guidance_low: it is guided where ``guidance_low < sigma <= guidance_high``, nowhere else.
+        guidance_high: None for no bound.
+        guide: a worse version of the model, for autoguidance: of the same pictures and classes, on the same device.
+        guide_name: what tells the guide from others in records and keys, e.g. its digest; needed with one.
+        clip: keeps every guess of the clean picture in range: ``"none"``, ``"static"``, ``"dynamic(quantile=0.995)"``.
 
     Raises:
-        RequestError: an unknown choice, a number of steps the grid cannot make, guidance without labels, or a size
-            that the network cannot take.
+        RequestError: an unknown choice, a number of steps the grid cannot make, guidance with neither labels nor a
+            guide, an empty interval, a guide of something else, or a size that a network cannot take.
     """
 
     def __init__(
@@ -42,19 +61,58 @@ class DiffusionGenerator(Generator):
         steps: int = 18,
         grid: str = "karras",
         guidance: float = 1.0,
-        clip: bool = False,
+        guidance_low: float = 0.0,
+        guidance_high: float | None = None,
+        guide: GaussianDiffusion | None = None,
+        guide_name: str | None = None,
+        clip: str = "none",
     ):
-        self.diffusion, self.shape, self.guidance, self.clip = diffusion, shape, guidance, clip
-        self._settings = {"sampler": sampler, "steps": steps, "grid": grid, "guidance": guidance, "clip": clip}
+        self.diffusion, self.shape, self.guidance, self.guide = diffusion, shape, guidance, guide
+        self.interval = {"low": guidance_low, "high": math.inf if guidance_high is None else guidance_high}
+        self._settings = {
+            "sampler": sampler,
+            "steps": steps,
+            "grid": grid,
+            "guidance": guidance,
+            "guidance_low": guidance_low,
+            "guidance_high": None if guidance_high == math.inf else guidance_high,  # JSON has no infinity
+            "guide": None if guide is None else guide_name,
+            "clip": clip,
+        }
         self.limit: int | None = None
         self.sampler = samplers.bind(sampler, field="sample.sampler")
         self.grid = make_grid(grid, diffusion.sigmas, steps)
+        self.clip = clippings.bind(clip, field="sample.clip")
         self.classes = int(getattr(diffusion.model, "classes", 0))
-        if guidance != 1 and not self.classes:
-            raise RequestError(f"sample.guidance: {guidance} is not allowed for a model without labels; allowed: 1")
-        check_size: Callable[[int, int], None] | None = getattr(diffusion.model, "check_size", None)
-        if check_size:
-            check_size(*shape[1:])
+        check_interval(guidance_low, guidance_high)
+        self._check_guidance()
+        for network in self.networks:
+            check_size: Callable[[int, int], None] | None = getattr(network, "check_size", None)
+            if check_size:
+                check_size(*shape[1:])
+
+    def _check_guidance(self) -> None:
+        if self.guide is None:
+            if self.guidance != 1 and not self.classes:
+                told = f"{self.guidance} is not allowed for a model without labels; allowed: 1, or with a guide"
+                raise RequestError(f"sample.guidance: {told}")
+            return
+        if not self._settings["guide"]:
+            raise RequestError("guide_name: a guide needs one, which tells it from others, e.g. 'step 1000'")
+        for what, wanted in (("channels", self.shape[0]), ("classes", self.classes)):
+            found = getattr(self.guide.model, what, wanted)
+            if found != wanted:
+                raise RequestError(f"guide: a model of {found} {what} is not allowed for one of {wanted}")
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Those that are evaluated: the model's own, and the guide's where there is one."""
+        return [each.model for each in (self.diffusion, self.guide) if each is not None]
+
+    def with_settings(self, **changes: Any) -> "DiffusionGenerator":
+        """The same model with the same guide and other options, e.g. ``steps=50``; raises as the constructor does."""
+        guide = {"guide": self.guide, "guide_name": self._settings["guide"]}
+        return DiffusionGenerator(self.diffusion, shape=self.shape, **{**self._settings, **guide, **changes})
 
     def stream(self, seeds: Sequence[int], labels: Sequence[int] | None = None) -> Iterator[Step]:
         """The sampler at work, one :class:`Step` after another; stop iterating to stop the work.
@@ -77,24 +135,29 @@ class DiffusionGenerator(Generator):
         if self.classes:
             device = next(self.diffusion.parameters()).device
             label = torch.tensor(self.labels_of(seeds) if labels is None else labels, device=device)
-        denoise = labelled(self.diffusion.denoise, label, null=self.classes, scale=self.guidance)
-        return clipped(denoise) if self.clip else denoise
+        if self.guide is None:
+            denoise = labelled(self.diffusion.denoise, label, null=self.classes, scale=self.guidance, **self.interval)
+        else:
+            towards, away = (labelled(each.denoise, label) for each in (self.diffusion, self.guide))
+            denoise = autoguided(towards, away, scale=self.guidance, **self.interval)
+        return clipped(denoise, self.clip)
 
     def solve(self, denoise: Denoise, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[Step]:
         """The chosen sampler from ``x`` along ``grid``, with dropout and gradients off while it works."""
-        return self._without_training(self.sampler(denoise, x, grid, noise))
+        return self.advance(self.sampler(denoise, x, grid, noise))
 
-    def _without_training(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """Advance ``steps`` with dropout and gradients off, and restore the network's mode between them."""
-        network = self.diffusion.model
+    def advance(self, steps: Iterator[Step]) -> Iterator[Step]:
+        """Advance ``steps`` with dropout and gradients off, and restore the networks' modes between them."""
         while True:
-            training = network.training
-            network.eval()
+            training = [network.training for network in self.networks]
+            for network in self.networks:
+                network.eval()
             try:
                 with torch.no_grad():
                     step = next(steps, None)
             finally:
-                network.train(training)
+                for network, mode in zip(self.networks, training):
+                    network.train(mode)
             if step is None:
                 return
             yield step
@@ -116,5 +179,5 @@ class DiffusionGenerator(Generator):
         return [seed % self.classes for seed in seeds] if self.classes else None
 
     def settings(self) -> dict[str, Any]:
-        """Sampler, steps, grid, guidance and clip, as they were given."""
+        """Sampler, steps, grid, guidance, its interval (a bound of None is none), the guide's name, clip: as given."""
         return dict(self._settings)

@@ -11,13 +11,11 @@ from torch.nn import functional as F
 
 from ddm.errors import RequestError
 from ddm.networks.base import Network, networks, sinusoidal_embedding
+from ddm.networks.unit_length import normalized_silu, unit_length
 
 HEADS, HEAD_WIDTH = 4, 32
 MEMORY = 4
 """Learned keys and values that every attention sees beside those of the picture."""
-
-SHORTEST = 1e-12
-"""Vectors shorter than this are not stretched to unit length, so that zero stays zero."""
 
 
 @networks.register
@@ -169,10 +167,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
-        h = torch.addcmul(shift, self.norm1(self.conv1(x)), scale + 1)
-        h = self.dropout(F.silu(h))
-        h = F.silu(self.norm2(self.conv2(h)))
-        return h + self.shortcut(x)
+        h = self.conv1(x)
+        h = self.dropout(normalized_silu(h, self.norm1.scale(h) * (scale + 1), shift))
+        h = self.conv2(h)
+        return normalized_silu(h, self.norm2.scale(h)) + self.shortcut(x)
 
 
 MakeBlock = Callable[[int, int], ResidualBlock]
@@ -189,10 +187,11 @@ class RMSNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Half precision is summed in float32 and returned as it came; there SHORTEST itself would round to zero.
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))
-        length = length.clamp_min(max(SHORTEST, torch.finfo(x.dtype).tiny)).to(x.dtype)
-        return x / length * (self.gain * x.shape[1] ** 0.5).to(x.dtype)
+        return unit_length(x) * self.scale(x)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What the channels of every pixel of ``x`` are multiplied by once they have length 1, ``[c, 1, 1]``."""
+        return (self.gain * x.shape[1] ** 0.5).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -211,8 +210,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, height, width = x.shape
-        parts = self.query_key_value(self.norm(x)).flatten(2).unflatten(1, (3, HEADS, HEAD_WIDTH))
-        query, key, value = parts.mT.unbind(1)
+        # In the order in which channels_last lies in memory: gradients come back in it, and none is copied over.
+        parts = self.query_key_value(self.norm(x)).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = parts.unflatten(2, (3, HEADS, HEAD_WIDTH)).transpose(1, 3).unbind(2)
         memory_key, memory_value = self.memory.to(key.dtype).expand(batch, -1, -1, -1, -1).unbind(1)
         key, value = torch.cat((memory_key, key), dim=2), torch.cat((memory_value, value), dim=2)
         h = self.read(query, key, value)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ddm.data import ImageSet, get_data, sources
-from ddm.diffusion import GaussianDiffusion, make_grid, samplers
+from ddm.diffusion import GaussianDiffusion, check_interval, clippings, make_grid, samplers
 from ddm.errors import RequestError
 from ddm.networks import Network, networks
 from ddm.runs import evaluation
@@ -33,6 +33,8 @@ def check(config: Config) -> None:
     diffusion = make_diffusion(config, network)
     samplers.check(config.sample.sampler, field="sample.sampler")
     make_grid(config.sample.grid, diffusion.sigmas, config.sample.steps)
+    clippings.check(config.sample.clip, field="sample.clip")
+    check_interval(config.sample.guidance_low, config.sample.guidance_high)
     check_evaluation(config)
     if config.sample.guidance != 1 and not config.conditional:
         raise RequestError(

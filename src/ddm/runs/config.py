@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from ddm.errors import RequestError
 
@@ -87,10 +88,21 @@ class Sampling(Settings):
     """Where on the noise levels the steps lie."""
     guidance: Annotated[float, Field(ge=0)] = 1.0
     """Classifier-free guidance of labelled models; 1 for none."""
-    clip: bool = False
-    """Keep every guess of the clean picture within [-1, 1]."""
+    guidance_low: Annotated[float, Field(ge=0)] = 0.0
+    """Guided only at noise levels (sigmas) above this."""
+    guidance_high: Annotated[float, Field(gt=0)] | None = None
+    """Guided only at noise levels up to this; none for no bound."""
+    clip: str = "none"
+    """How every guess of the clean picture is kept in range: none, static, dynamic(quantile=0.995)."""
     count: Positive = 64
     """Pictures in the grids of a run."""
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _is_a_choice(cls, value: object) -> object:
+        if not isinstance(value, str):
+            raise PydanticCustomError("choice", "allowed: none, static or dynamic(quantile=0.995)")
+        return value
 
 
 class Evaluation(Settings):

@@ -195,9 +195,9 @@ def images(trained: Trained) -> Iterator[Finding]:
 
 @known_causes.register
 def guidance(trained: Trained) -> Iterator[Finding]:
-    """Guidance, which gives up variety for clearer pictures."""
+    """Classifier-free guidance, which gives up variety for clearer pictures."""
     now = trained.generation.get("guidance", 1.0)
-    if now != 1:
+    if now != 1 and trained.generation.get("guide") is None:
         cure = "--guidance 1, or the value between 1 and 2 that measures best"
         yield Finding("warn", "guidance", f"{now:g}: variety is lost, which distances of whole sets count", cure)
 

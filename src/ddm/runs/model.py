@@ -9,6 +9,7 @@ from torch import Tensor
 from ddm.errors import unknown
 from ddm.generators import Generator
 from ddm.runs.config import Config
+from ddm.runs.searched import GridFamily
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Model:
         path: of a run's checkpoint.
         step: of a run's checkpoint.
         weights: of a run: ``ema``, ``ema-1``, ... or ``raw``.
+        grids: those of other numbers of steps, where the generator's is a searched one.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Model:
     path: Path | None = None
     step: int | None = None
     weights: str | None = None
+    grids: GridFamily | None = None
 
     def sample(self, count: int = 16, *, seed: int = 0, label: str | None = None) -> Tensor:
         """Pictures of the seeds ``seed, seed + 1, ...``: uint8 ``[count, c, h, w]``.

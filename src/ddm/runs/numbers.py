@@ -10,6 +10,7 @@ from ddm.errors import DdmError
 from ddm.metrics.protocols import Protocol
 from ddm.runs.anonymous import without_paths
 from ddm.runs.config import Config
+from ddm.runs.making import special
 from ddm.runs.recorded import measurement_of
 from ddm.runs.tables import Cell, Column
 
@@ -107,14 +108,12 @@ def _number(record: Mapping[str, Any], config: Config) -> Number:
     found = measurement_of(record)
     cell = Cell(float(found.value), float(found.low), float(found.high))
     made = record.get("generation") or config.sample.model_dump()
-    special = [f"guidance {made['guidance']:g}"] if made.get("guidance", 1) != 1 else []
-    special += ["clipped"] if made.get("clip") else []
     step, when = record.get("step"), record.get("time")
     return Number(
         label=Column(record["label"], found.better).heading,
         value=cell.words,
         interval=cell.interval,
-        sampler=", ".join([str(made.get("sampler", "")), *special]),
+        sampler=", ".join([str(made.get("sampler", "")), *special(made)]),
         steps=str(made.get("steps", "")),
         weights=str(record.get("weights") or ""),
         step=f"{step:,}" if isinstance(step, int) else "",

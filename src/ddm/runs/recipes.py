@@ -32,7 +32,7 @@ def paper() -> Config:
             precision="fp16",
             flip=True,
         ),
-        sample=Sampling(sampler="ddim", steps=50, grid="trailing", clip=True, count=16),
+        sample=Sampling(sampler="ddim", steps=50, grid="trailing", clip="static", count=16),
     )
 
 
@@ -50,7 +50,7 @@ def ddpm() -> Config:
             steps=800_000, batch=128, lr=2e-4, warmup=5000, ema=("constant(decay=0.9999)",), clip=1.0, flip=True
         ),
         every=Every(log=100, sample=5000, save=5000),
-        sample=Sampling(sampler="ddim", steps=50, grid="trailing", clip=True),
+        sample=Sampling(sampler="ddim", steps=50, grid="trailing", clip="static"),
     )
 
 

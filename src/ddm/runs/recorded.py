@@ -11,6 +11,7 @@ from ddm.metrics.protocols import Protocol, refuse_unequal
 from ddm.runs import log
 from ddm.runs.comparison import Compared
 from ddm.runs.folder import Run
+from ddm.runs.making import in_words
 
 SAME = ("step", "weights", "generation", "model_digest")
 """What records of one model in one setting share."""
@@ -107,8 +108,7 @@ def _compared(run: Recorded, unequal: frozenset[str]) -> Compared:
 
 def made_with(facts: Mapping[str, Any]) -> str:
     """How pictures were made, from the ``weights`` and ``generation`` of a record."""
-    settings = {"weights": facts.get("weights"), **(facts.get("generation") or {})}
-    return ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return ", ".join(in_words({"weights": facts.get("weights"), **(facts.get("generation") or {})}))
 
 
 def measurement_of(record: Mapping[str, Any]) -> Measurement:

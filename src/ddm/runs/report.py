@@ -20,6 +20,7 @@ from ddm.runs.closest import COPY
 from ddm.runs.config import Config
 from ddm.runs.folder import Run
 from ddm.runs.inline import drawing
+from ddm.runs.making import special
 from ddm.runs.newest import Newest, show_newest
 from ddm.runs.numbers import Numbers, drawable, read_numbers
 from ddm.runs.progress import Progress
@@ -151,7 +152,8 @@ def render(report: Report) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"duration": duration, "fingerprint": fingerprint, "shareable": without_paths}
+    filters = {"duration": duration, "fingerprint": fingerprint, "shareable": without_paths, "special": special}
+    environment.filters |= filters
     template = resources.files("ddm.runs").joinpath(TEMPLATE).read_text(encoding="utf-8")
     return environment.from_string(template).render(
         vars(report),

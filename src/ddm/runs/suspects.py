@@ -80,12 +80,13 @@ def weights(case: Case) -> Iterator[Variant]:
 @suspects.register
 def steps(case: Case) -> Iterator[Variant]:
     """Half and twice the steps of the sampler."""
-    now = case.model.generator.settings().get("steps")
+    now, grids = case.model.generator.settings().get("steps"), case.model.grids
     if network_of(case.model.generator) is None or not isinstance(now, int):
         raise Unsuitable("these pictures are there already")
+    grids = grids and replace(grids, otherwise=None)  # a grid of another kind would be a second change
     for other in (now // 2, 2 * now):
         if other:
-            other_model = replace(case.model, generator=with_steps(case.model.generator, other))
+            other_model = replace(case.model, generator=with_steps(case.model.generator, other, grids))
             yield _remade(case, "steps", f"{other} steps instead of {now}", lambda m=other_model: m, effort=other / now)
 
 
@@ -99,11 +100,11 @@ def sampler(case: Case) -> Iterator[Variant]:
 
 @suspects.register
 def guidance(case: Case) -> Iterator[Variant]:
-    """No guidance where there was some, some where there was none; labelled models only."""
-    if not _ours(case).classes:
+    """No guidance where there was some, some where there was none; models with labels or a guide only."""
+    now, unguided = _ours(case).guidance, _ours(case).guide is None
+    if unguided and not _ours(case).classes:
         raise Unsuitable("the model has no labels")
-    now = _ours(case).guidance
-    if now == 1 and case.model.config is not None and not case.model.config.train.label_drop:
+    if now == 1 and unguided and case.model.config is not None and not case.model.config.train.label_drop:
         raise Unsuitable("no label was ever hidden in training (train.label_drop 0)")
     other, effort = (GUIDANCE, 2.0) if now == 1 else (1.0, 0.5)
     yield _resampled(case, "guidance", f"guidance {other:g} instead of {now:g}", effort=effort, guidance=other)
@@ -112,8 +113,9 @@ def guidance(case: Case) -> Iterator[Variant]:
 @suspects.register
 def clip(case: Case) -> Iterator[Variant]:
     """Each guess of the clean picture kept within [-1, 1], or not."""
-    now = _ours(case).clip
-    yield _resampled(case, "clip", "no clipping" if now else "clipping", clip=not now)
+    free = _ours(case).settings()["clip"] == "none"
+    change, other = ("clipping", "static") if free else ("no clipping", "none")
+    yield _resampled(case, "clip", change, clip=other)
 
 
 @suspects.register
@@ -136,10 +138,7 @@ def _ours(case: Case) -> DiffusionGenerator:
 
 
 def _resampled(case: Case, suspect: str, change: str, *, effort: float = 1.0, **changes: Any) -> Variant:
-    generator = _ours(case)
-    settings = generator.settings() | changes
-    other = DiffusionGenerator(generator.diffusion, shape=generator.shape, **settings)
-    model = replace(case.model, generator=other)
+    model = replace(case.model, generator=_ours(case).with_settings(**changes))
     return _remade(case, suspect, change, lambda: model, effort=effort)
 
 

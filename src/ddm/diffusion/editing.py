@@ -1,0 +1,108 @@
+"""Samplers at other work: pictures to noise, noise between two noises, and pictures of which a part is known."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ddm.diffusion.gaussian import per_picture
+from ddm.diffusion.grids import make_grid
+from ddm.diffusion.guidance import Denoise
+from ddm.diffusion.samplers import Noise, Step, samplers
+from ddm.errors import RequestError
+
+
+def invert(denoise: Denoise, x0: Tensor, grid: Tensor) -> Iterator[Step]:
+    """Pictures up to noise along the deterministic flow; Song et al. 2020 (arXiv 2011.13456, section 4.3).
+
+    By Heun's method, of order 2: two evaluations a step. Any deterministic sampler leads from there to the pictures
+    again, the nearer the finer both grids are.
+
+    Args:
+        denoise: the model.
+        x0: pictures ``[b, c, h, w]`` in [-1, 1]; taken for x at the lowest positive level, below which the flow moves
+            them by no more than that level.
+        grid: of the way down: descending sigmas, 0 at the end.
+
+    Yields:
+        A step for every level but the lowest; the last ``x`` is at ``grid[0]``.
+    """
+    rising = grid[grid > 0].flip(0)
+    return samplers["heun"](denoise, x0, rising, lambda: torch.zeros_like(x0))
+
+
+def spherical(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Between two noises on the arc through all pixels of a picture, so that the result is as long as noise.
+
+    Shoemake 1985 (Animating rotation with quaternion curves); on the straight line half way between two noises the
+    spread would be 0.71.
+
+    Args:
+        a: ``[n, c, h, w]``.
+        b: like ``a``.
+        share: ``[n]`` in [0, 1]: 0 is exactly ``a``, 1 exactly ``b``.
+    """
+    angle = F.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1).acos()
+    share = share.to(a)
+    # Noises that point the same way, or opposite ways, have no one arc.
+    straight = angle.sin() < 1e-6
+    sine = angle.sin().masked_fill(straight, 1)
+    of_a, of_b = (torch.where(straight, part, (part * angle).sin() / sine) for part in (1 - share, share))
+    return per_picture(of_a, a) * a + per_picture(of_b, b) * b
+
+
+def between(a: Noise, b: Noise, share: Tensor) -> Noise:
+    """The noise between those of ``a`` and ``b``, draw by draw: samplers that draw on their way are interpolated too.
+
+    ``share`` as in :func:`spherical`.
+    """
+    return lambda: spherical(a(), b(), share)
+
+
+def inpainting(denoise: Denoise, known: Tensor, unknown: Tensor) -> Denoise:
+    """A model that knows a part of the pictures: there its x0 is what is known.
+
+    Only the denoiser is wrapped, so this works with every sampler, and what is known comes out as it went in. Start
+    from ``known + sigma * noise`` there: x is then known pictures with as much noise as the level says, from which the
+    model guesses the rest. Song et al. 2020 (arXiv 2011.13456, appendix I.2) overwrite x itself, which samplers that
+    remember earlier steps do not survive.
+
+    It is an approximation: the rest is guessed from the known part with noise on it, and a guess once made stays. The
+    more noise a sampler draws on its way (``ddim(eta=1)``), the more an early guess can be taken back, and the better
+    the two parts agree. RePaint (Lugmayr et al. 2022, arXiv 2201.09865) goes up and down again many times for the same
+    end, at as many times the cost; that is not done here.
+
+    Args:
+        denoise: the model.
+        known: pictures ``[b, c, h, w]`` in [-1, 1]; what they are where they are unknown does not matter.
+        unknown: bool, True where they are to be made; broadcastable to ``known``.
+    """
+    return lambda x, sigma: torch.where(unknown, denoise(x, sigma), known)
+
+
+def grid_below(choice: str, sigmas: Tensor, grid: Tensor, sigma: float) -> Tensor:
+    """A grid that begins at ``sigma``, for pictures with so much noise; Meng et al. 2021 (SDEdit, arXiv 2108.01073).
+
+    It has as many steps as the whole grid, of the same kind. One that cannot be made so, such as ``levels(at=...)`` or
+    one of more steps than there are discrete levels left, is the part of the whole one below ``sigma``.
+
+    Args:
+        choice: of the whole grid.
+        sigmas: the model's levels, ascending ``[timesteps]``.
+        grid: the whole grid, descending.
+        sigma: the first level.
+
+    Raises:
+        RequestError: ``sigma`` is not between the lowest of the levels and the highest of the grid.
+    """
+    lowest, highest = float(sigmas[0]), float(grid[0])
+    if not lowest < sigma <= highest:
+        raise RequestError(f"noise: {sigma:g} is not allowed; allowed: more than {lowest:.3g}, up to {highest:.5g}")
+    first = grid.new_tensor([sigma])
+    levels = torch.cat((sigmas[sigmas < sigma].to(grid), first))
+    try:
+        made = make_grid(choice, levels, len(grid) - 1)
+    except RequestError:  # the whole grid could be made, so this is for want of levels
+        made = grid
+    return made if torch.isclose(made[0], first[0]) else torch.cat((first, grid[grid < sigma]))
