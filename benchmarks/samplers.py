@@ -47,7 +47,7 @@ DETERMINISTIC = (
     "ipndm(order=4)",
 )
 STOCHASTIC = ("ddpm", "ddpm(variance='large')", "dpmpp_sde", "heun(churn=10)")
-ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.3, 0.1, 0.03))
+ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.1, 0.03, 0.01))
 GRIDS = ("karras", "log_snr", "trailing", "searched")
 ERROR_EVALUATIONS = (6, 8, 10, 14, 20)
 EXACT = {"sampler": "heun", "grid": "karras", "steps": 100}

@@ -142,6 +142,14 @@ class TestAdaptive:
         # Seen in the iteration in which it first happened.
         assert sum(bool(sigma[2] < 1) for sigma in calls) <= 3
 
+    def test_a_last_guess_that_is_not_finite_is_no_picture(self):
+        """The error of a step is known before the guess at its end, and the last guess is the picture."""
+        denoise = lambda x, s: torch.where(
+            s.reshape(-1, 1, 1, 1) > GRID[-2], Gaussian().denoise(x, s.reshape(-1, 1, 1, 1)), math.nan
+        )
+        with pytest.raises(DdmError, match="is not finite near sigma 0.00"):
+            list(samplers["adaptive"](denoise, start(2, 1, 4, 4), GRID, none))
+
     def test_nothing_but_nan_ends_after_one_iteration(self):
         calls = []
         with pytest.raises(DdmError, match="picture 0 of the batch is not finite near sigma 80"):

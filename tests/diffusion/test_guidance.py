@@ -130,7 +130,7 @@ def test_outside_the_interval_costs_one_evaluation():
 @pytest.mark.parametrize("make", [classifier_free, by_a_guide])
 @pytest.mark.parametrize("bounds", [(0.0, math.inf), (0.2, 5.0), (0.0, 5.0), (0.2, math.inf), (100.0, 200.0)])
 def test_one_level_a_picture_is_as_if_each_were_alone_at_its_level(make: Guided, bounds: tuple[float, float]):
-    levels = torch.tensor([0.1, 0.2, 1.0, 8.0], dtype=torch.float64)
+    levels = torch.tensor([0.1, 0.2, 5.0, 8.0], dtype=torch.float64)
     together = make(*bounds)(noisy(), levels)
     for place, sigma in enumerate(levels):
         assert torch.equal(together[place], make(*bounds)(noisy(), sigma)[place])

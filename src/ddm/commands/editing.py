@@ -235,11 +235,8 @@ def in_turn(pictures: Tensor) -> list[str]:
 
 
 def _check_invertible(generator: DiffusionGenerator) -> None:
-    settings = generator.settings()
     if editing.draws_noise(generator):
         raise RequestError(
-            f"sampler: {settings['sampler']!r} is not allowed with --invert, since it draws noise on its way and does "
-            "not lead back; allowed: one that draws none, e.g. --sampler heun"
+            f"sampler: {generator.settings()['sampler']!r} is not allowed with --invert, since it draws noise on its way "
+            "and does not lead back; allowed: one that draws none, e.g. --sampler heun"
         )
-    if len(generator.grid) < 3:
-        raise RequestError(f"steps: {settings['steps']} is not allowed with --invert; allowed: 2 or more")

@@ -16,7 +16,7 @@ EXAMPLES = """examples:
   ddm sample runs/edm --count 1000 --out pictures/
   ddm sample runs/edm --out film.webp
   ddm sample runs/edm --from cat.png --noise 1.5 --count 8 --out variations.png
-  ddm sample runs/edm --from cat.png --mask hole.png --sampler 'ddim(eta=1)' --steps 100 --out filled.png
+  ddm sample runs/edm --from cat.png --mask hole.png --sampler 'heun(churn=50)' --steps 100 --out filled.png
   ddm sample runs/edm --from cat.png --invert cat --label dog --guidance 2 --out dog.png
   ddm sample runs/edm --seed 3 --to-seed 8 --count 10 --out between.png
   ddm sample --again between.png

