@@ -68,7 +68,8 @@ def main() -> int:
     session.rows.facts |= {"missed": missed, "seconds": round(time.monotonic() - session.rows.started)}
     session.rows.write()
     print(session.rows.table())
-    print("\n".join(["", *session.rows.others(), "", *(f"MISSED: {each}" for each in missed)]))
+    last = [*bounds.remarks(session.rows, plan), *(f"MISSED: {each}" for each in missed)]
+    print("\n".join(["", *session.rows.others(), "", *last]))
     return 1 if missed else 0
 
 

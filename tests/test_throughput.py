@@ -152,6 +152,9 @@ def test_what_a_gpu_must_reach():
     found.all.append({"kind": "no waiting", "network": "paper", "waited": False})
     found.all.append({"kind": "sampling", "pictures": 50_000, "seconds": [55.0, 54.0, 56.0]})
     assert bounds.missed(found, "cuda", PARTS) == []
+    (remark,) = bounds.remarks(found, "cuda")
+    assert "9,500 images/s at best; the target is 14,500" in remark
+    assert bounds.remarks(found, "cpu") == []
     del found.all[2]
     found.all[-2] |= {"waited": None, "note": "not measured: RuntimeError: called a synchronizing CUDA operation"}
     assert len(bounds.missed(found, "cuda", PARTS)) == 2

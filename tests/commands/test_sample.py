@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from PIL import Image, ImageSequence
 
 import ddm as package
 from ddm.cli import main
+from ddm.commands import films
 from ddm.commands.console import Console
+from ddm.commands.films import FRAMES, thinned, write_film
 from ddm.commands.training import train
 from ddm.diffusion import Step
 from ddm.generators import DiffusionGenerator
@@ -57,7 +60,12 @@ def test_grid_folder_and_npz_hold_the_same_pictures(run: Path, tmp_path: Path, c
     assert sample(run, "--count=5", "--out", f"{tmp_path}/a/", "--batch-size=2", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["count"] == 5
     with np.load(tmp_path / "a.npz", allow_pickle=False) as stored:
-        images, seeds = stored["images"], stored["seeds"]
+        images, seeds, labels, said = (stored[name] for name in ("images", "seeds", "labels", "ddm"))
+    with Image.open(tmp_path / "a.png") as sheet:
+        of_sheet = json.loads(sheet.text["ddm"])
+    assert (said.shape, said.dtype.kind, labels.tolist()) == ((), "U", [0, 1, 2, 3, 4])
+    assert json.loads(str(said)) == {**of_sheet, "layout": "array"}
+    assert of_sheet["labels"] == [0, 1, 2, 3, 4], "of every picture, where all take turns"
     assert images.shape == (5, 8, 8, 3)
     assert images.dtype == np.uint8
     assert seeds.tolist() == [0, 1, 2, 3, 4]
@@ -94,6 +102,109 @@ def test_films_show_every_step(run: Path, tmp_path: Path):
     model = package.load(run, device="cpu", steps=5)
     first = np.asarray(to_pil(model.sample(1)[0]))
     assert np.abs(last[12:108:12, 12:108:12].astype(int) - first).max() <= 2  # the last x0 against the last x
+
+
+FAKE_FFMPEG = """#!{python}
+import sys
+given = sys.argv[1:]
+size = given[given.index("-s") + 1]
+data = sys.stdin.buffer.read()
+open(given[-1], "w").write(" ".join([size, given[given.index("-pix_fmt") + 1], str(len(data)), *given]))
+if {fails}:
+    sys.exit("no such encoder")
+"""
+
+
+def put_ffmpeg(folder: Path, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+    """A program of that name which writes down what it is told."""
+    folder.mkdir()
+    (folder / "ffmpeg").write_text(FAKE_FFMPEG.format(python=sys.executable, fails=fails))
+    (folder / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_a_video_is_piped_to_ffmpeg_in_even_frames(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    put_ffmpeg(tmp_path / "bin", monkeypatch)
+    # 7 pictures in 3 columns and rows: 3 * 9 * 12 + 12 = 336 pixels a side; 1 of them: 120.
+    assert sample(run, "--count=7", "--steps=5", "--out", tmp_path / "a.mp4") == 0
+    size, kind, length, *told = (tmp_path / "a.mp4").read_text().split()
+    assert (size, kind) == ("336x336", "rgb24")
+    frames = 6 + 7  # noise and five steps of 333 ms, and the last held for two seconds
+    assert int(length) == frames * 336 * 336 * 3
+    assert told[told.index("-framerate") + 1] == "1000/333"
+    assert "yuv420p" in told and "libx264" in told
+    odd = torch.zeros(3, 5, 7, dtype=torch.uint8)
+    write_film(tmp_path / "b.mp4", [odd, odd])
+    size, _, length, *_ = (tmp_path / "b.mp4").read_text().split()
+    assert size == "8x6" and int(length) % (8 * 6 * 3) == 0
+
+
+def test_what_ffmpeg_says_is_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    put_ffmpeg(tmp_path / "bin", monkeypatch, fails=True)
+    assert sample(run, "--count=1", "--out", tmp_path / "a.mp4") == 1
+    assert last_line(capsys) == f"ddm: {tmp_path}/a.mp4 was not written: ffmpeg: no such encoder"
+    assert not (tmp_path / "a.mp4").exists()
+
+
+def test_without_ffmpeg_there_is_no_video(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sample(run, "--out", tmp_path / "a.mp4") == 2
+    assert "a.mp4' needs the program ffmpeg, which is not there; allowed: a .webp or .gif file" in last_line(capsys)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_video_shows_the_pictures(run: Path, tmp_path: Path):
+    assert sample(run, "--count=1", "--steps=5", "--out", tmp_path / "a.mp4") == 0
+    command = ["ffmpeg", "-loglevel", "error", "-i", tmp_path / "a.mp4", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    frames = np.frombuffer(data, np.uint8).reshape(-1, 120, 120, 3)
+    assert len(frames) == 6 + 7
+    expected = np.asarray(to_pil(package.load(run, device="cpu", steps=5).sample(1)[0]))
+    # In the middle of each enlarged pixel: colour has half the resolution. Brightness is kept, hue nearly.
+    middle = frames[-1][18:108:12, 18:108:12].astype(int)
+    assert np.abs(middle.mean(axis=2) - expected.mean(axis=2)).max() < 12
+
+
+def test_long_films_are_thinned_evenly_and_keep_both_ends():
+    for count in (1, 2, 3, 149, 150, 151, 300, 1001, 5000):
+        made = iter(torch.tensor([[[number]]]) for number in range(count))
+        numbers = [int(frame) for frame in thinned(made)]
+        assert numbers[0] == 0 and numbers[-1] == count - 1
+        assert len(numbers) <= FRAMES and len(numbers) >= min(count, FRAMES // 2)
+        assert len(set(np.diff(numbers[:-1]))) <= 1, "evenly but for the last"
+
+
+def test_large_frames_are_thinned_further_and_never_held_at_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(films, "BYTES", 1000)
+    alive: weakref.WeakSet = weakref.WeakSet()
+    most = 0
+
+    def made() -> Iterator[torch.Tensor]:
+        nonlocal most
+        for number in range(200):
+            frame = torch.full((100,), number, dtype=torch.uint8)
+            alive.add(frame)
+            most = max(most, len(alive))
+            yield frame
+
+    kept = thinned(made())
+    assert [int(kept[0][0]), int(kept[-1][0])] == [0, 199]
+    assert len(kept) <= 10 and most <= 12
+
+
+def test_films_of_too_many_pixels_are_refused_before_the_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    monkeypatch.setattr("torch.nn.Conv2d.forward", None)
+    monkeypatch.setitem(films.LARGEST, ".webp", 300)
+    assert sample(run, "--count=9", "--out", tmp_path / "a.webp") == 2
+    assert "out: frames of 336x336 pixels are not allowed; allowed: up to 300 a side in a .webp file" in last_line(
+        capsys
+    )
 
 
 def test_options_change_the_pictures(run: Path):

@@ -237,6 +237,6 @@ def in_turn(pictures: Tensor) -> list[str]:
 def _check_invertible(generator: DiffusionGenerator) -> None:
     if editing.draws_noise(generator):
         raise RequestError(
-            f"sampler: {generator.settings()['sampler']!r} is not allowed with --invert, since it draws noise on its way "
-            "and does not lead back; allowed: one that draws none, e.g. --sampler heun"
+            f"sampler: {generator.settings()['sampler']!r} is not allowed with --invert, since it draws noise on its "
+            "way and does not lead back; allowed: one that draws none, e.g. --sampler heun"
         )

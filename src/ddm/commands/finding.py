@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ddm.commands.recorded import Facts
+from ddm.commands.recorded import Facts, problem_of
 from ddm.errors import DdmError, RequestError
+from ddm.registry import Choice
 from ddm.runs import checkpoints
 from ddm.runs.config import Sampling
 from ddm.runs.manifest import read_manifest
@@ -21,7 +22,10 @@ GUIDE = re.compile(r"step \d+ (?P<weights>raw|ema(?:-\d+)?) (?P<digest>[0-9a-f]{
 """What a guide is called."""
 
 STEPS = 10_000
-"""Of a sampler, at most: a file may ask for no more."""
+"""Of a sampler, or iterations of an adaptive one, at most: a file may ask for no more."""
+
+CHOICES = {"sampler", "grid", "clip"}
+"""Settings that are written as calls."""
 
 SHOWN = 300
 """Characters of a message that are shown where a file's own words may be in it."""
@@ -77,10 +81,10 @@ def _load_run(facts: Facts, arguments: argparse.Namespace, say: Callable[[str], 
         )
     best = min(mine, key=lambda each: each.step != facts.step)
     guide = facts.settings.get("guide")
-    options = _sampling(facts)
-    if guide is not None:
-        options["guide"] = _guide(guide, arguments, say)
     try:
+        options = _sampling(facts)
+        if guide is not None:
+            options["guide"] = _guide(guide, arguments, say)
         return load(best.checkpoint, weights=best.name, device=arguments.device, say=say, **options)
     except RequestError as error:
         raise RequestError(str(error)[:SHOWN]) from None
@@ -103,11 +107,16 @@ def _sampling(facts: Facts) -> dict[str, Any]:
     try:
         options = Sampling.model_validate(given, strict=True).model_dump(include=set(given))
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        message = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
-        raise RequestError(f"again: sample.{ascii(problem['loc'][0])[1:60]}: {message}") from None
-    if options.get("steps", 0) > STEPS:
-        raise RequestError(f"again: steps: {options['steps']} is not allowed; allowed: 1 to {STEPS}")
+        raise RequestError(f"again: sample.{problem_of(error)}") from None
+    numbers = {"steps": options.get("steps", 1)}
+    for name in CHOICES & options.keys():
+        choice = Choice.parse(options[name], field=f"again: sample.{name}")
+        numbers |= {f"sample.{name}: {option}": value for option, value in choice.options.items()}
+        if choice.name == "searched":  # it would be searched now, and kept; a picture has the levels themselves
+            raise RequestError("again: sample.grid: 'searched' is not allowed; allowed: levels(at=...)")
+    for name, value in numbers.items():
+        if isinstance(value, int) and value > STEPS:
+            raise RequestError(f"again: {name}: {value} is not allowed; allowed: 1 to {STEPS}")
     return options
 
 

@@ -1,13 +1,14 @@
 """What a PNG says of how it was made. The file may be anybody's: it is read with limits, and names nothing to open."""
 
+import math
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from ddm.commands.writing import FORMAT
@@ -15,15 +16,26 @@ from ddm.data.pictures import MAX_PIXELS, as_array
 from ddm.errors import RequestError
 from ddm.images import MODES
 
-LARGEST_FILE, LARGEST_TEXT = 2**28, 2**20
-"""Bytes of a file, and characters of its metadata, that are read."""
+LARGEST_FILE, LARGEST_TEXT, LARGEST_SETTING = 2**28, 2**20, 2**18
+"""Bytes of a file, and characters of its metadata and of one setting in them, that are read."""
+
+ALLOWED = f"allowed: {MAX_PIXELS:,}, L, RGB or RGBA"
 
 Word = Annotated[str, Field(max_length=200)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Class = Annotated[int, Field(ge=0, lt=2**31)]
-Setting = Annotated[str, Field(max_length=2**18)] | int | float | None
 Sources = Annotated[list[Digest], Field(min_length=1)]
+
+
+def _plain(value: object) -> object:
+    number = isinstance(value, int | float) and math.isfinite(value)
+    if not (value is None or number or (isinstance(value, str) and len(value) <= LARGEST_SETTING)):
+        raise ValueError("must be a word, a finite number or null")
+    return value
+
+
+Setting = Annotated[Any, AfterValidator(_plain)]
 
 
 class _Strict(BaseModel):
@@ -121,15 +133,23 @@ def read(path: Path) -> tuple[Facts, Tensor]:
                 if facts is None:
                     raise RequestError("does not say how it was made; allowed: a .png that ddm sample wrote")
                 if image.width * image.height > MAX_PIXELS or image.mode not in MODES.values():
-                    raise RequestError(
-                        f"has {image.width}x{image.height} pixels of mode {image.mode}, which ours never"
-                    )
+                    raise RequestError(f"has {image.width}x{image.height} pixels of mode {image.mode}; {ALLOWED}")
                 return facts, torch.from_numpy(np.array(as_array(image)))
     except RequestError as error:
         raise RequestError(f"again: {str(path)!r} {error}") from None
     except Exception as error:  # a damaged file can make a decoder raise almost anything
         line = " ".join(str(error).split())[:200] or type(error).__name__
         raise RequestError(f"again: {str(path)!r} cannot be read as PNG: {line}") from None
+
+
+def problem_of(error: ValidationError) -> str:
+    """The first problem in one line: where, and what is wrong, without what stands there."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    # Names in it are whatever somebody wrote there, perhaps commands to the terminal.
+    where = ".".join(ascii(str(each))[1:-1][:40] for each in problem["loc"]) or "all of it"
+    unknown = problem["type"] == "extra_forbidden"
+    message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")[:200]
+    return f"{where}: {'there is no such setting' if unknown else message}"
 
 
 def parse(text: str) -> Facts:
@@ -143,8 +163,4 @@ def parse(text: str) -> Facts:
     try:
         return Facts.model_validate_json(text)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        # Names in it are whatever somebody wrote there, perhaps commands to the terminal.
-        where = ".".join(ascii(each)[:40].strip("'") for each in problem["loc"]) or "all of it"
-        message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")[:200]
-        raise RequestError(f"has metadata that cannot be used: {where}: {message}") from None
+        raise RequestError(f"has metadata that cannot be used: {problem_of(error)}") from None

@@ -29,20 +29,20 @@ def to_input(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
 
 
 class UnitLength(Function):
-    """:func:`unit_length` with ``x`` alone kept for the way back."""
+    """:func:`unit_length` with what it returns alone kept for the way back."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         """``[b, c, h, w]`` to the same shape and type."""
         inverse = inverse_length(x)
-        ctx.save_for_backward(x, inverse)
-        return x * inverse
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse)
+        return unit
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The gradient to ``x``."""
-        x, inverse = ctx.saved_tensors
-        return to_input(gradient, x * inverse, inverse)
+        return to_input(gradient, *ctx.saved_tensors)
 
 
 class NormalizedSilu(Function):
