@@ -22,7 +22,7 @@ def missed(rows: Rows, plan: str, parts: tuple[str, ...]) -> list[str]:
     for part, judge in (CPU if plan == "cpu" else CUDA).items():
         if part in parts:
             found += judge(rows)
-    return found
+    return list(dict.fromkeys(found))
 
 
 def checks(rows: Rows) -> Iterator[str]:
@@ -125,4 +125,5 @@ CUDA: dict[str, Judge] = {
     "steps": lambda rows: [*throughput(rows), *waiting(rows)],
     "loops": lambda rows: [*ratio(rows, "whole loop", 4.0), *share(rows, 0.95)],
     "sampling": lambda rows: [*sampling(rows, 60.0)],
+    "matrix": lambda rows: [*throughput(rows)],
 }

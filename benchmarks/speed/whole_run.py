@@ -33,7 +33,9 @@ def measure(session: Session, compiled: bool, folder: Path) -> None:
                 raise RuntimeError(done.stderr.strip().splitlines()[-1])
             records = log.read(Path(runs, "paper", "metrics.jsonl"))[SKIPPED:]
         speed = Spread.of([record["images_per_second"] for record in records])
-        session.rows.add(**row, images_per_second=speed.plain(), peak_bytes=int(records[-1]["memory_gb"] * 1e9))
+        # On a CPU its records know the peak of a process that began with the memory of this one.
+        peak = int(records[-1]["memory_gb"] * 1e9) if session.device.cuda else None
+        session.rows.add(**row, images_per_second=speed.plain(), peak_bytes=peak)
         bare = session.rows.find(what="training step", network="paper", code="ours", batch=sizes.batch)
         for step in bare[:1]:
             if "images_per_second" in step:
