@@ -5,16 +5,18 @@ For a model, every sampler makes the same seeds' pictures with about the same nu
 1. error: how far the pictures of a deterministic sampler are from the exact ones of the same noise (root mean square in
    gray levels of 255, against Heun's method with 100 steps). It needs few pictures, so every grid is tried.
 2. distance: the Frechet distance and KID of many pictures to the training set, each sampler on its best grid.
+3. seconds: of making pictures, every case in turns over several rounds. Nothing else should run on the machine then.
 
-Rows are written as they are measured, and a second call goes on where the first was stopped. Nothing else should run on
-the machine: seconds are of making pictures alone.
+Rows are written as they are measured, and a second call goes on where the first was stopped.
 
     DDM_DATA=... python benchmarks/samplers.py runs/edm --out results/samplers.json --plot docs/samplers.png
+    DDM_DATA=... python benchmarks/samplers.py runs/edm --out results/samplers.json --parts seconds
 """
 
 import argparse
 import json
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -50,7 +52,8 @@ STOCHASTIC = ("ddpm", "ddpm(variance='large')", "dpmpp_sde", "heun(churn=10)")
 ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.1, 0.03, 0.01))
 GRIDS = ("karras", "log_snr", "trailing", "searched")
 ERROR_EVALUATIONS = (6, 8, 10, 14, 20)
-EXACT = {"sampler": "heun", "grid": "karras", "steps": 100}
+EXACT: dict[str, Any] = {"sampler": "heun", "grid": "karras", "steps": 100}
+PARTS = ("errors", "distances", "seconds")
 CHOSEN_AT = 10
 """Evaluations at which the best sampler and grid are chosen."""
 
@@ -88,8 +91,7 @@ def generator_for(model: Model, source: str, sampler: str, grid: str, evaluation
     """The model with a sampler and so many evaluations (or the next fewer it can make); None where it cannot."""
     generator = model.generator
     assert isinstance(generator, DiffusionGenerator)
-    options = {**generator.settings(), "sampler": sampler, "grid": "karras" if grid == "searched" else grid}
-    plain = DiffusionGenerator(generator.diffusion, shape=generator.shape, **options)
+    plain = generator.with_settings(sampler=sampler, grid="karras" if grid == "searched" else grid)
     if sampler.startswith("adaptive"):
         return plain
     try:
@@ -109,7 +111,6 @@ def measure_errors(model: Model, source: str, rows: Rows, *, pictures: int) -> N
     seeds = range(10**6, 10**6 + pictures)  # none that a grid was searched on or that is measured elsewhere
     generator = model.generator
     assert isinstance(generator, DiffusionGenerator)
-    settings: dict[str, Any] = {**generator.settings(), **EXACT}
     exact: torch.Tensor | None = None
     for sampler in DETERMINISTIC:
         for grid in GRIDS:
@@ -119,7 +120,7 @@ def measure_errors(model: Model, source: str, rows: Rows, *, pictures: int) -> N
                 if made is None:
                     continue
                 if exact is None:
-                    exact = DiffusionGenerator(generator.diffusion, shape=generator.shape, **settings).floats(seeds)
+                    exact = generator.with_settings(**EXACT).floats(seeds)
                 error = float((made.floats(seeds) - exact).square().mean().sqrt() * 127.5)
                 rows.add({**key, "evaluations": evaluations_of(made), "error": round(error, 4)})
 
@@ -134,7 +135,7 @@ def best_grid(rows: Rows, sampler: str) -> str:
 def measure_distances(
     model: Model, source: str, rows: Rows, cases: Sequence[tuple[str, str, int]], evaluator: Evaluator
 ) -> None:
-    """Rows ``distance``: Frechet distance, KID and seconds of each sampler, grid and number of evaluations."""
+    """Rows ``distance``: Frechet distance and KID of each sampler, grid and number of evaluations."""
     for sampler, grid, evaluations in cases:
         key = {"kind": "distance", "sampler": sampler, "grid": grid, "asked": evaluations}
         key["images"] = evaluator.settings.images
@@ -143,10 +144,31 @@ def measure_distances(
             continue
         found = finish(evaluator.evaluate(made, identity=None))
         assert found is not None
-        row = {**key, "evaluations": evaluations_of(made), "seconds": round(found.seconds["pictures"], 2)}
+        row = {**key, "evaluations": evaluations_of(made)}
         for name, measurement in found.measurements.items():
             row[name] = [round(each, 6) for each in (measurement.value, measurement.low, measurement.high)]
         rows.add(row)
+
+
+def measure_seconds(
+    model: Model, source: str, rows: Rows, cases: Sequence[tuple[str, str, int]], *, pictures: int, rounds: int
+) -> None:
+    """Rows ``seconds``: of making so many pictures at once, the median over rounds of all cases in turns."""
+    seconds: dict[tuple[str, str, int], list[float]] = {case: [] for case in cases}
+    made = {case: generator_for(model, source, *case) for case in seconds}
+    for number in range(rounds + 1):
+        for case, generator in made.items():
+            if generator is None:
+                continue
+            started = time.perf_counter()
+            generator.generate(range(pictures))
+            if number:  # the first round warms up
+                seconds[case].append(time.perf_counter() - started)
+    for (sampler, grid, evaluations), found in seconds.items():
+        if found:
+            key = {"kind": "seconds", "sampler": sampler, "grid": grid, "asked": evaluations, "pictures": pictures}
+            spread = {"least": round(min(found), 3), "most": round(max(found), 3), "threads": torch.get_num_threads()}
+            rows.add({**key, "seconds": round(statistics.median(found), 3), **spread})
 
 
 def cases(rows: Rows, evaluations: Sequence[int]) -> Iterator[tuple[str, str, int]]:
@@ -175,21 +197,21 @@ def best_at(rows: Rows, evaluations: int = CHOSEN_AT) -> tuple[str, str]:
     return chosen["sampler"], chosen["grid"]
 
 
-def error_of(rows: Rows, distance: Row) -> float | None:
-    """The error of the sampler, grid and evaluations of a row of distances, where there is one."""
+def error_of(rows: Rows, distance: Row, kind: str = "error") -> float | None:
+    """The error (or seconds) of the sampler, grid and evaluations of a row of distances, where there is one."""
     same = ("sampler", "grid", "asked")
-    return next((r["error"] for r in rows.of("error") if all(r[name] == distance[name] for name in same)), None)
+    return next((r[kind] for r in rows.of(kind) if all(r[name] == distance[name] for name in same)), None)
 
 
 def table(rows: Rows) -> str:
     """Markdown: a row a measurement of distances, the best first for each number of evaluations."""
     lines = ["| evaluations | sampler | grid | FD | KID x 1000 | error (levels) | seconds |", "|---" * 7 + "|"]
     for row in sorted(rows.of("distance"), key=lambda r: (r["asked"] or r["evaluations"], r["fid"][0])):
-        error = error_of(rows, row)
+        error, seconds = error_of(rows, row), error_of(rows, row, "seconds")
         lines.append(
             f"| {row['evaluations']} | `{row['sampler']}` | {row['grid']} | {plus_minus(row['fid'])} | "
             f"{plus_minus([1000 * each for each in row['kid']])} | {'' if error is None else f'{error:.2f}'} | "
-            f"{row['seconds']:.1f} |"
+            f"{'' if seconds is None else f'{seconds:.2f}'} |"
         )
     return "\n".join(lines)
 
@@ -263,16 +285,22 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("results/samplers.json"))
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--draw-only", action="store_true", help="table and plot of what was measured before")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS[:2]), help="seconds on an idle machine only"
+    )
     arguments = parser.parse_args()
     model = load(arguments.source, device=arguments.device, guidance=1.0)
     rows = Rows(arguments.out, facts(model, arguments))
-    if not arguments.draw_only:
+    if "errors" in arguments.parts:
         measure_errors(model, arguments.source, rows, pictures=arguments.pictures)
+    if "distances" in arguments.parts:
         settings = Evaluation(metrics=("fid", "kid"), features=arguments.features, images=arguments.images)
         evaluator = Evaluator(settings, get_data(arguments.reference), team=Team(arguments.device))
         measure_distances(model, arguments.source, rows, list(cases(rows, arguments.evaluations)), evaluator)
         measure_distances(model, arguments.source, rows, list(long_cases(rows, arguments.many)), evaluator)
+    if "seconds" in arguments.parts:
+        every = [*cases(rows, arguments.evaluations), *long_cases(rows, arguments.many)]
+        measure_seconds(model, arguments.source, rows, every, pictures=arguments.pictures, rounds=3)
     print(table(rows))
     sampler, grid = best_at(rows)
     print(f"\nbest at {CHOSEN_AT} evaluations: {sampler} on the {grid} grid")

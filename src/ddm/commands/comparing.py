@@ -19,6 +19,7 @@ from ddm.runs.comparison import Compared, all_differences, comparison_table, dif
 from ddm.runs.cost import parameters_of
 from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.model import Model
+from ddm.runs.naming import named
 from ddm.runs.recorded import Recorded, compare_recorded, made_with, read_recorded
 from ddm.runs.side_by_side import SHOWN, draw_side_by_side
 from ddm.runs.tables import Cell, latex, markdown, to_csv
@@ -76,7 +77,7 @@ def recorded(arguments: argparse.Namespace) -> Comparison:
     space, images = getattr(arguments, "features", None), getattr(arguments, "images", None)
     wanted = {"metrics": getattr(arguments, "metrics", ()), "images": images}
     wanted["features"] = None if space is None else str(features.check(space, field="evaluate.features"))
-    runs = [read_recorded(Path(source).expanduser(), **wanted) for source in arguments.sources]
+    runs = [read_recorded(Path(named(source).text).expanduser(), **wanted) for source in arguments.sources]
     names = distinct([run.name for run in runs], arguments.sources)
     runs = [Recorded(name, run.records) for name, run in zip(names, runs)]
     sources, notes = compare_recorded(runs, force=arguments.force)

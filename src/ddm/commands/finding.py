@@ -15,7 +15,7 @@ from ddm.registry import Choice
 from ddm.runs import checkpoints
 from ddm.runs.config import Sampling
 from ddm.runs.manifest import read_manifest
-from ddm.runs.naming import named
+from ddm.runs.naming import named, shipped
 from ddm.runs.sources import TAKES, Model, find_checkpoint, load
 
 GUIDE = re.compile(r"step \d+ (?P<weights>raw|ema(?:-\d+)?) (?P<digest>[0-9a-f]{16})")
@@ -122,8 +122,8 @@ def _sampling(facts: Facts) -> dict[str, Any]:
 
 def _weights(source: str | None, runs: Path, say: Callable[[str], None]) -> Iterator[Weights]:
     """All weights in a run or a checkpoint, or in all runs of a folder."""
-    beside = sorted(each.parent for each in runs.glob("*/config.yaml"))
-    for folder in beside if source is None else [Path(source).expanduser()]:
+    beside = [*sorted(each.parent for each in runs.glob("*/config.yaml")), *shipped().values()]
+    for folder in beside if source is None else [Path(named(source).text).expanduser()]:
         steps = checkpoints.steps(folder / "checkpoints")
         found = [checkpoints.place_of(folder / "checkpoints", step) for step in steps]
         if source is not None and not found:

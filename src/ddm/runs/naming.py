@@ -5,8 +5,16 @@ from pathlib import Path
 
 from ddm.errors import RequestError
 
+SHIPPED = Path(__file__).parent.parent / "shipped"
+"""Where the runs are that come with the package."""
+
 KINDS = ("folder", "npz", "data", "diffusers")
 """What may stand before the colon; without one it is a run or a checkpoint."""
+
+
+def shipped() -> dict[str, Path]:
+    """The runs that come with the package, by name."""
+    return {each.parent.name: each.parent for each in sorted(SHIPPED.glob("*/config.yaml"))}
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class Named:
 
 
 def named(source: str | Path) -> Named:
-    """``folder:PATH``, ``npz:PATH``, ``data:DATASET``, ``diffusers:ID_OR_PATH`` or the path of a run or checkpoint.
+    """``folder:PATH``, ``npz:PATH``, ``data:DATASET``, ``diffusers:ID_OR_PATH``, the path of a run or checkpoint, or
+    the name of a run that comes with the package (:func:`shipped`), where nothing else has that name.
 
     A run whose folder's name begins like one of these is written ``./data:x``.
 
@@ -41,7 +50,8 @@ def named(source: str | Path) -> Named:
     """
     kind, colon, text = str(source).partition(":")
     if not colon or kind not in KINDS:
-        return Named("run", str(source))
+        ours = None if Path(source).expanduser().exists() else shipped().get(str(source))
+        return Named("run", str(ours or source))
     if not text.strip():
         raise RequestError(f"source: {str(source)!r} names nothing; write {kind}: and then what is meant")
     return Named(kind, text.strip())

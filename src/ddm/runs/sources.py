@@ -18,7 +18,7 @@ from ddm.runs.folder import Run
 from ddm.runs.foreign import check_size, load_fixed, load_foreign_pipeline
 from ddm.runs.manifest import BadCheckpoint, read_manifest
 from ddm.runs.model import Model
-from ddm.runs.naming import Named, named
+from ddm.runs.naming import Named, named, shipped
 from ddm.runs.searched import Weights, choose_grid
 from ddm.training import check_tensors, pick_device
 
@@ -128,7 +128,7 @@ def _load_run(
 
 def _read(path: Path, run_config: Config | None, weights: str, place: torch.device) -> _Trained:
     try:
-        group = _group_of(weights, path)
+        group = group_of(weights, path)
         loaded = checkpoints.load(path, groups=[group])
         digest = read_manifest(path).files[f"{group}.safetensors"]["sha256"]
     except BadCheckpoint as error:
@@ -173,7 +173,7 @@ def _checkpoint_of_guide(where: str, path: Path, say: Callable[[str], None]) -> 
         return checkpoints.place_of(path.resolve().parent, int(where)), None
     if named(where).kind != "run":
         raise RequestError(f"{where!r} is not allowed; allowed: a step, weights such as raw, a run or a checkpoint")
-    return find_checkpoint(Path(where).expanduser(), say)
+    return find_checkpoint(Path(named(where).text).expanduser(), say)
 
 
 def _check_guide(guide: _Trained, model: _Trained, name: str, guidance: float, say: Callable[[str], None]) -> None:
@@ -187,7 +187,8 @@ def _check_guide(guide: _Trained, model: _Trained, name: str, guidance: float, s
         say(f"guide   {name}: of no use, it is the model itself")
 
 
-def _group_of(weights: str, path: Path) -> str:
+def group_of(weights: str, path: Path) -> str:
+    """The group of tensors in a checkpoint that these weights are; raises :class:`RequestError` where there is none."""
     there = sorted(each.stem for each in path.glob("*.safetensors") if each.stem != "state")
     names = {"raw" if name == "weights" else name: name for name in there}
     if weights not in names:
@@ -215,5 +216,5 @@ def _run_of(checkpoint: Path) -> Path | None:
 
 
 def _nearby(path: Path) -> str:
-    runs = sorted(str(each.parent) for each in Path("runs").glob("*/config.yaml"))
+    runs = [*sorted(str(each.parent) for each in Path("runs").glob("*/config.yaml")), *shipped()]
     return f"; there are {', '.join(runs[:8])}" if runs else "; there is no run in ./runs"
