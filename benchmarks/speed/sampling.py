@@ -23,11 +23,12 @@ def measure(session: Session, compile: ours.Compile) -> None:
         parameters = sum(each.numel() for each in network.parameters())
         diffusion = GaussianDiffusion(network, schedule="lognormal", objective="edm", weighting="edm_lambda")
         shape = (3, sizes.side, sizes.side)
-        generator = DiffusionGenerator(diffusion, shape=shape, sampler="dpmpp_2m", steps=sizes.evaluations)
+        options = {"sampler": "dpmpp_2m", "steps": sizes.evaluations, "precision": ours.precision_of(device)}
+        generator = DiffusionGenerator(diffusion, shape=shape, **options)
         row["evaluations"] = evaluations_of(generator)
         if compile is not None:  # not before: a second batch size would make it compile for all sizes
             network.compile(**compile)
-        make(session, generator, range(sizes.sampling_batch))  # compiles and warms up
+        generator.generate(range(sizes.sampling_batch))  # compiles and warms up
         seconds = [make_all(session, generator) for _ in range(1 if session.device.cuda else session.rounds)]
         session.rows.add(**row, parameters=parameters, sampler="dpmpp_2m", seconds=Spread.of(seconds).plain(4))
     session.device.clear()
@@ -54,11 +55,5 @@ def make_all(session: Session, generator: DiffusionGenerator) -> float:
     for first in range(0, sizes.sampled, sizes.sampling_batch):
         if time.monotonic() > session.until:
             raise TimeoutError(f"the time was up after {first} pictures")
-        make(session, generator, range(first, min(first + sizes.sampling_batch, sizes.sampled)))
+        generator.generate(range(first, min(first + sizes.sampling_batch, sizes.sampled)))
     return time.perf_counter() - started
-
-
-def make(session: Session, generator: DiffusionGenerator, seeds: range) -> torch.Tensor:
-    """Finished pictures of these seeds."""
-    with ours.autocast(session.device.torch):
-        return generator.generate(seeds)

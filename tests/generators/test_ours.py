@@ -58,6 +58,24 @@ def test_finished_rounds_to_the_nearest_level(dtype: torch.dtype):
     assert found == expected if dtype != torch.bfloat16 else max(abs(a - b) for a, b in zip(found, expected)) <= 1
 
 
+def test_bf16_is_near_and_the_sampler_stays_exact():
+    torch.manual_seed(0)
+    network = networks.bind("residual_unet(width=8, mults=(1, 2), blocks=1)")(channels=3, classes=0, size=8)
+    with torch.no_grad():  # a fresh network returns zeros
+        for each in network.parameters():
+            each.copy_(torch.randn_like(each) * 0.1)
+    seen = set()
+    network.entry.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    exact = DiffusionGenerator(GaussianDiffusion(network), shape=(3, 8, 8), sampler="ddim", steps=4)
+    rough = exact.with_settings(precision="bf16")
+    a, b = exact.floats(range(4)), rough.floats(range(4))
+    assert seen == {torch.float32, torch.bfloat16}
+    assert a.dtype == b.dtype == torch.float64
+    assert 0 < (a - b).abs().max() < 0.05 * a.abs().max()
+    assert rough.settings()["precision"] == "bf16"
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_what_it_says_of_itself():
     torch.manual_seed(0)
     network = networks.bind("residual_unet(width=8, mults=(1, 2), blocks=1)")(channels=3, classes=3, size=4)
@@ -65,7 +83,7 @@ def test_what_it_says_of_itself():
     assert (generator.classes, generator.limit) == (3, None)
     assert generator.labels_of(range(2, 7)) == [2, 0, 1, 2, 0]
     settings = {"sampler": "ddim", "steps": 2, "grid": "karras", "guidance": 2.0, "clip": "static"}
-    settings |= {"guidance_low": 0.0, "guidance_high": None, "guide": None}
+    settings |= {"guidance_low": 0.0, "guidance_high": None, "guide": None, "precision": "fp32"}
     assert generator.settings() == settings
     again = DiffusionGenerator(generator.diffusion, shape=generator.shape, **generator.settings())
     seeds = range(6)

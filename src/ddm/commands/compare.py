@@ -26,6 +26,7 @@ MEASURED_ONLY = (
     "guidance_high",
     "guide",
     "clip",
+    "precision",
 )
 """Flags that mean nothing where nothing is measured."""
 

@@ -29,6 +29,7 @@ SAMPLING = (
     "guidance_high",
     "guide",
     "clip",
+    "precision",
     "image_size",
 )
 REFERENCE = "cifar10"

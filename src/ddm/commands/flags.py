@@ -54,6 +54,7 @@ def add_making_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance-high", type=number, metavar="SIGMA", help="... and up to this one; or none")
     parser.add_argument("--guide", help="a worse model: a step of the run, its raw or ema-1, STEP/raw, or another run")
     parser.add_argument("--clip", help="each guess of the picture: none, static, 'dynamic(quantile=0.995)'")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of the network; bf16 is faster on a GPU")
     parser.add_argument("--weights", default="ema", help="ema, ema-1, ... or raw (default: ema)")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next has the next (default: 0)")
     parser.add_argument("--batch-size", type=int, default=None, help="pictures at a time")

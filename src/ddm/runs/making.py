@@ -14,11 +14,12 @@ def in_words(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 def special(settings: Mapping[str, Any]) -> list[str]:
-    """Guidance and clipping, where there are any: ``guidance 1.5 in (0.2, 5]``, ``clip static``."""
+    """What is not plain: ``guidance 1.5 in (0.2, 5]``, ``clip static``, ``bf16``."""
     guided, clip = settings.get("guidance", 1) != 1, settings.get("clip", "none")
     words = [f"guidance {settings['guidance']:g}{_interval(settings)}"] if guided else []
     words += [f"guide {settings['guide']}"] if guided and settings.get("guide") else []
-    return words + ([f"clip {clip}"] if clip != "none" else [])
+    words += [f"clip {clip}"] if clip != "none" else []
+    return words + (["bf16"] if settings.get("precision", "fp32") != "fp32" else [])
 
 
 def _interval(settings: Mapping[str, Any]) -> str:
