@@ -187,5 +187,5 @@ class DiffusionGenerator(Generator):
         return [seed % self.classes for seed in seeds] if self.classes else None
 
     def settings(self) -> dict[str, Any]:
-        """Sampler, steps, grid, guidance, its interval (a bound of None is none), the guide's name, clip, precision: as given."""
+        """Sampler, steps, grid, guidance, its interval (a bound of None is none), the guide's name, clip, ..."""
         return dict(self._settings)

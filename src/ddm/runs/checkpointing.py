@@ -25,11 +25,16 @@ def save(run: Run, trainer: Trainer, data: ImageSet, *, since: int) -> Path:
     Raises:
         DdmError: it could not be written, or holds numbers that are not finite; older ones are untouched.
     """
-    facts = {"channels": data.channels, "classes": list(data.classes), "count": data.count, "digest": data.digest}
-    settings = {"format": FORMAT, **run.config.model_dump(mode="json")}
     means = {name: mean_since(run, name, since) for name in BEST}
-    state = {"config": settings, "pictures": facts, "trainer": trainer.counters(), "means": means}
+    state = state_of(run.config, trainer, data) | {"means": means}
     return checkpoints.save(run.checkpoints, trainer.step, trainer.tensors(), state)
+
+
+def state_of(config: Config, trainer: Trainer, data: ImageSet) -> dict[str, Any]:
+    """What a checkpoint says besides its tensors: the settings, what the pictures are, how far the training is."""
+    facts = {"channels": data.channels, "classes": list(data.classes), "count": data.count, "digest": data.digest}
+    settings = {"format": FORMAT, **config.model_dump(mode="json")}
+    return {"config": settings, "pictures": facts, "trainer": trainer.counters()}
 
 
 def mean_since(run: Run, name: str, since: int) -> float | None:
