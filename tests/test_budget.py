@@ -1,7 +1,10 @@
 """The scripts that find the flagship: a training ends when its time is up, with its schedule fitted to it."""
 
 import json
+import subprocess
+import sys
 import tarfile
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,3 +127,12 @@ def test_a_flagship_from_nothing_to_numbers(tmp_path: Path, monkeypatch: pytest.
     with tarfile.open(fileobj=BytesIO(b"".join(part.read_bytes() for part in parts))) as tar:
         tar.extractall(tmp_path / "back", filter="data")
     assert load(tmp_path / "back" / "run", device="cpu").sample(2).shape == (2, 3, 16, 16)
+
+
+@pytest.mark.skipif(find_spec("denoising_diffusion_pytorch") is None, reason="the paper's library is not installed")
+def test_the_papers_library_from_nothing_to_numbers(tmp_path: Path):
+    script = Path(flagship.__file__).with_name("paper.py")  # a process: its pretended torchvision is not the tests'
+    subprocess.run([sys.executable, script, "--device=cpu", "--tiny", f"--out={tmp_path}"], check=True, timeout=200)
+    training, final = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert (training["images"], final["evaluations"], final["images_judged"]) == (3 * 16, 2, 16)
+    assert (tmp_path / "grid.png").exists()
