@@ -7,7 +7,7 @@ run is written as a run folder that `ddm sample`, `ddm evaluate` and `ddm export
     DDM_DATA=... python benchmarks/flagship.py fast10 --minutes 10 --out results/fast10
     DDM_DATA=... python benchmarks/flagship.py paper --out results/paper         # the recipe's own number of steps
     python benchmarks/flagship.py shapes --device cpu --tiny --out /tmp/flagship # a rehearsal of every line
-    cat results/fast10/run.tar.* | tar x                                         # the run back from its parts
+    cat results/fast10/run.tar.* | tar x                                         # the run, back from its parts
 """
 
 import argparse
@@ -17,19 +17,21 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import torch
-from budget.judge import Judge
+from budget.judge import Judge, numbers
 from budget.results import Results
-from budget.timed import Timed, now, train_for
+from budget.timed import Snapshot, Timed, train_for
 
 from ddm.data import ImageSet
 from ddm.errors import RequestError
 from ddm.images import grid, save_png
-from ddm.runs import build, checkpoints
+from ddm.runs import build, checkpoints, log
 from ddm.runs.checkpointing import state_of
 from ddm.runs.config import Config, override
+from ddm.runs.cost import evaluations_of
 from ddm.runs.folder import Run, dump_config
+from ddm.runs.manifest import read_manifest
 from ddm.runs.recipes import recipes
+from ddm.version import __version__
 
 METRICS = ("fid", "kid", "precision", "recall", "memorisation")
 PART = 15 * 2**20
@@ -84,10 +86,10 @@ def pack(run: Run, out: Path) -> None:
         (out / f"run.tar.{number:02d}").write_bytes(whole[start : start + PART])
 
 
-def curve(config: Config, timed: Timed, judge: Judge, results: Results) -> str:
+def curve(config: Config, snapshots: list[Snapshot], judge: Judge, results: Results) -> str:
     """Rows ``snapshot``: distances over the training; which average is best at the end."""
     final: dict[str, float] = {}
-    for each in timed.snapshots:
+    for each in snapshots:
         for name, weights in each.averages.items():
             found = judge.measure(judge.generator(config, weights))
             results.add({"kind": "snapshot", "seconds": each.seconds, "images": each.images, "average": name, **found})
@@ -116,10 +118,13 @@ def main() -> int:
     timed = train(config, data, arguments)
     config = override(config, {"train.steps": timed.trainer.step})
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pack(write_run(config, timed, data, arguments.out / "run"), arguments.out)  # first of all: what cannot be repeated
+    run = write_run(config, timed, data, arguments.out / arguments.recipe)
+    pack(run, arguments.out)  # first of all: it cannot be repeated
     results = Results(arguments.out / "results.json", arguments.device, recipe=arguments.recipe, tiny=arguments.tiny)
     results.add(summary(config, timed))
-    finish(config, timed, data, results, arguments)
+    del timed.trainer.optimizer  # its memory is wanted now
+    finish(run, timed.snapshots, data, results, arguments)
+    pack(run, arguments.out)
     return 0
 
 
@@ -132,21 +137,31 @@ def summary(config: Config, timed: Timed) -> dict[str, Any]:
     return row | {"config": config.model_dump(mode="json"), "losses": timed.losses}
 
 
-def finish(config: Config, timed: Timed, data: ImageSet, results: Results, arguments: argparse.Namespace) -> None:
-    """Measure, and show the seeds from 0."""
+def finish(
+    run: Run, snapshots: list[Snapshot], data: ImageSet, results: Results, arguments: argparse.Namespace
+) -> None:
+    """Measure, keep the numbers with the run, and show the seeds from 0."""
     options: dict[str, Any] = {"device": arguments.device, "features": arguments.features}
-    del timed.trainer.optimizer  # its memory is wanted now
     quick = Judge(data, images=arguments.curve_images, **options)
-    best = curve(config, timed, quick, results)
-    weights = timed.snapshots[-1].averages[best]
-    pictures = quick.generator(config, weights).generate(range(64))
+    best, weights = curve(run.config, snapshots, quick, results), snapshots[-1].averages
+    pictures = quick.generator(run.config, weights[best]).generate(range(64))
     save_png(arguments.out / "grid.png", grid(pictures, columns=8, scale=3))
     judge = Judge(data, images=arguments.images, metrics=METRICS, **options)
     for steps in arguments.evaluations:
-        began = now(arguments.device)
-        found = judge.measure(judge.generator(config, weights, steps=2 if arguments.tiny else steps))
-        results.add({"kind": "final", "average": best, "steps": steps, **found, "took": now(arguments.device) - began})
-    torch.cuda.empty_cache()
+        generator = judge.generator(run.config, weights[best], steps=2 if arguments.tiny else steps)
+        found = judge.evaluate(generator)
+        results.add({"kind": "final", "average": best, "evaluations": evaluations_of(generator)} | numbers(found))
+        for record in found.records(**facts_of(run, best), generation=generator.settings()):
+            log.append(run.evaluations, record)
+
+
+def facts_of(run: Run, weights: str) -> dict[str, Any]:
+    """What was measured, as `ddm evaluate` writes it."""
+    place = checkpoints.latest(run.checkpoints, print)
+    assert place is not None
+    manifest = read_manifest(place)
+    facts = {"model": run.name, "kind": "run", "model_digest": manifest.files[f"{weights}.safetensors"]["sha256"]}
+    return facts | {"step": manifest.step, "weights": weights, "ddm": __version__}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from budget.judge import Judge, numbers
 from budget.results import Results
 from budget.timed import now
 from speed import paper_peer
@@ -25,10 +26,10 @@ from torch import Tensor
 from ddm.data import get_data
 from ddm.generators import Generator
 from ddm.images import grid, save_png, to_uint8
-from ddm.runs.config import Evaluation
-from ddm.runs.evaluation import Evaluator
-from ddm.runs.progress import finish
-from ddm.training import Team
+from ddm.runs import log
+from ddm.runs.folder import dump_config
+from ddm.runs.recipes import recipes
+from ddm.version import __version__
 
 METRICS = ("fid", "kid", "precision", "recall", "memorisation")
 
@@ -107,13 +108,13 @@ def main() -> int:
 
 def measure(generator: Theirs, data: Any, results: Results, arguments: argparse.Namespace) -> None:
     """The row ``final``."""
-    settings = Evaluation(metrics=METRICS, features=arguments.features, images=arguments.images)
-    found = finish(Evaluator(settings, data, team=Team(arguments.device), batch=500).evaluate(generator, identity=None))
-    assert found is not None
-    row: dict[str, Any] = {"kind": "final", "evaluations": generator.diffusion.sampling_timesteps}
-    for name, each in found.measurements.items():
-        row[name] = [round(value, 6) for value in (each.value, each.low, each.high)]
-    results.add(row | {"images_judged": arguments.images})
+    options = {"features": arguments.features, "images": arguments.images, "metrics": METRICS}
+    found = Judge(data, device=arguments.device, **options).evaluate(generator)
+    results.add({"kind": "final", "evaluations": generator.diffusion.sampling_timesteps} | numbers(found))
+    facts = {"model": paper_peer.name(), "kind": "library", "model_digest": None, "step": arguments.steps}
+    for record in found.records(**facts, weights="ema", generation=generator.settings(), ddm=__version__):
+        log.append(arguments.out / "evaluations.jsonl", record)
+    (arguments.out / "config.yaml").write_text(dump_config(recipes["paper"]()))  # so that ddm compare takes the folder
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_a_flagship_from_nothing_to_numbers(tmp_path: Path, monkeypatch: pytest.
     assert len(parts) > 1
     with tarfile.open(fileobj=BytesIO(b"".join(part.read_bytes() for part in parts))) as tar:
         tar.extractall(tmp_path / "back", filter="data")
-    assert load(tmp_path / "back" / "run", device="cpu").sample(2).shape == (2, 3, 16, 16)
+    assert load(tmp_path / "back" / "shapes", device="cpu").sample(2).shape == (2, 3, 16, 16)
 
 
 @pytest.mark.skipif(find_spec("denoising_diffusion_pytorch") is None, reason="the paper's library is not installed")

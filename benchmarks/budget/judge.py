@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ddm.data import ImageSet
 from ddm.errors import DdmError
-from ddm.generators import DiffusionGenerator
+from ddm.generators import DiffusionGenerator, Generator
 from ddm.runs import build
 from ddm.runs.config import Config, Evaluation
 from ddm.runs.cost import evaluations_of
-from ddm.runs.evaluation import Evaluator
+from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.progress import finish
 from ddm.training import Team
 from ddm.training.processes import pick_precision
@@ -59,16 +59,26 @@ class Judge:
         options = build.sampling_options(config.sample) | {"precision": pick_precision("auto", self.device)}
         return DiffusionGenerator(diffusion, shape=shape, **{**options, **sampling})
 
+    def evaluate(self, generator: Generator) -> Evaluated:
+        """All that was measured; raises :class:`DdmError` where pictures are not finite."""
+        found = finish(self.evaluator.evaluate(generator, identity=None))
+        assert found is not None
+        return found
+
     def measure(self, generator: DiffusionGenerator) -> dict[str, Any]:
         """Numbers with their intervals, and what they took; infinite where the pictures are not finite."""
         started = time.perf_counter()
         try:
-            found = finish(self.evaluator.evaluate(generator, identity=None))
+            found = self.evaluate(generator)
         except DdmError as error:  # a model that was spoiled is a result, too
             return {"fid": [math.inf] * 3, "problem": str(error)[:200]}
-        assert found is not None
-        row: dict[str, Any] = {"seconds_judging": round(time.perf_counter() - started, 1)}
-        row |= {"evaluations": evaluations_of(generator), "images_judged": self.evaluator.settings.images}
-        for name, measurement in found.measurements.items():
-            row[name] = [round(each, 6) for each in (measurement.value, measurement.low, measurement.high)]
-        return row
+        row = {"seconds_judging": round(time.perf_counter() - started, 1), "evaluations": evaluations_of(generator)}
+        return row | numbers(found)
+
+
+def numbers(found: Evaluated) -> dict[str, Any]:
+    """Each with its interval, and of how many pictures."""
+    row: dict[str, Any] = {"images_judged": found.protocol.n_fake}
+    for name, each in found.measurements.items():
+        row[name] = [round(value, 6) for value in (each.value, each.low, each.high)]
+    return row

@@ -42,7 +42,7 @@ class Sizes:
     run_steps: int = 20
     run_log: int = 4
     least: float = 0.0
-    sampler: str = "residual_unet(width=64, mults=(1, 2), blocks=2, attention=(16,), patch=2)"
+    sampler: str = "residual_unet(width=64, mults=(1, 2, 2), blocks=1, attention=(8,), patch=2)"
     sampled: int = 16
     sampling_batch: int = 16
     evaluations: int = 10

@@ -92,6 +92,17 @@ def test_the_command_and_the_name(
     assert main(["sample", "toy", "--count=2", "--device=cpu", "--quiet"]) == 0
     assert main(["sample", "--again", "toy.png", "--out=again.png", "--device=cpu", "--quiet"]) == 0
     assert np.array_equal(*(np.asarray(Image.open(name)) for name in ("toy.png", "again.png")))
+    measure = [
+        "evaluate",
+        "toy",
+        "--metrics=kid",
+        "--features=efficientnet(size=32)",
+        "--images=4",
+        "--device=cpu",
+        "--quiet",
+    ]
+    assert main([*measure, f"--reference={load(run, device='cpu').config.data}"]) == 0
+    assert not Path("shipped/toy/evaluations.jsonl").exists(), "the package is not written to"
     Path("toy").mkdir()
     assert named("toy").text == "toy", "what the user has goes first"
     assert main(["sample", "cat"]) == 2

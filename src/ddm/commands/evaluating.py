@@ -10,7 +10,7 @@ from ddm.errors import DdmError, RequestError
 from ddm.generators import Generator
 from ddm.metrics import Measurement
 from ddm.metrics.protocols import label
-from ddm.runs import evaluation, log
+from ddm.runs import evaluation, log, naming
 from ddm.runs.config import Evaluation
 from ddm.runs.evaluation import Evaluated, Evaluator
 from ddm.runs.folder import Run
@@ -133,8 +133,8 @@ def facts_of(model: Model) -> dict[str, Any]:
 
 
 def keep(model: Model, records: list[dict[str, Any]]) -> None:
-    """Append to the evaluations.jsonl of the model's run, where it is part of one."""
-    if model.run is None:
+    """Append to the evaluations.jsonl of the model's run, where it is part of one that is the user's."""
+    if model.run is None or model.run.parent == naming.SHIPPED:
         return
     for record in records:
         log.append(Run.open(model.run).evaluations, record)

@@ -80,9 +80,9 @@ class Keep(Settings):
 class Sampling(Settings):
     """How pictures are made."""
 
-    sampler: str = "heun"
+    sampler: str = "ipndm(order=4)"
     """Noise to picture, e.g. heun(churn=40), ddim(eta=1), ddpm, dpmpp_2m."""
-    steps: Positive = 18
+    steps: Positive = 10
     """Steps of the sampler."""
     grid: str = "karras"
     """Where on the noise levels the steps lie."""

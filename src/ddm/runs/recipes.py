@@ -73,7 +73,6 @@ def edm() -> Config:
             flip=True,
         ),
         every=Every(log=50, sample=1000, save=1000),
-        sample=Sampling(sampler="heun", steps=18, grid="karras"),
     )
 
 
@@ -94,8 +93,6 @@ def fast10() -> Config:
             "train.warmup": 500,
             "train.decay": 0.3,
             "train.compile": True,
-            "sample.sampler": "ipndm(order=4)",
-            "sample.steps": 10,
         },
     )
 
