@@ -172,29 +172,30 @@ def measure_seconds(
 
 
 def cases(rows: Rows, evaluations: Sequence[int]) -> Iterator[tuple[str, str, int]]:
-    """What distances are measured of, with few evaluations: every sampler on its best grid."""
-    for sampler in (*DETERMINISTIC, *STOCHASTIC):
+    """What distances are measured of, with few evaluations: every sampler on its best grid, and the chosen one."""
+    best = [(sampler, best_grid(rows, sampler)) for sampler in (*DETERMINISTIC, *STOCHASTIC)]
+    for sampler, grid in dict.fromkeys([*best, chosen(rows)]):
         for count in evaluations:
-            yield sampler, best_grid(rows, sampler), count
+            yield sampler, grid, count
     for sampler in ADAPTIVE:
         yield sampler, "karras", 0
 
 
 def long_cases(rows: Rows, many: int) -> Iterator[tuple[str, str, int]]:
-    """With many evaluations: the classical samplers, and the best with few."""
-    for sampler, grid in dict.fromkeys([("ddpm", "trailing"), ("heun", "karras"), best_at(rows)]):
+    """With many evaluations: the classical samplers, and the chosen one."""
+    for sampler, grid in dict.fromkeys([("ddpm", "trailing"), ("heun", "karras"), chosen(rows)]):
         yield sampler, grid, many
 
 
-def best_at(rows: Rows, evaluations: int = CHOSEN_AT) -> tuple[str, str]:
-    """Sampler and grid with the smallest distance at so many evaluations; errors break ties within the interval."""
-    found = [row for row in rows.of("distance") if row["asked"] == evaluations]
-    if not found:
-        return "heun", "karras"
-    least = min(found, key=lambda row: row["fid"][0])
-    equal = [row for row in found if row["fid"][0] <= least["fid"][2] and error_of(rows, row) is not None]
-    chosen = min(equal, key=lambda row: error_of(rows, row) or 0.0, default=least)
-    return chosen["sampler"], chosen["grid"]
+def chosen(rows: Rows) -> tuple[str, str]:
+    """What should be the default: the smallest error at :data:`CHOSEN_AT` evaluations on a grid that needs no search.
+
+    Not the smallest distance: the distance that is a model's own is that of its exact pictures, and a solver that is off
+    them may have a smaller one where the model is not good yet, by luck.
+    """
+    found = [r for r in rows.of("error") if r["asked"] == CHOSEN_AT and r["grid"] != "searched"]
+    least = min(found, key=lambda row: row["error"], default={"sampler": "heun", "grid": "karras"})
+    return least["sampler"], least["grid"]
 
 
 def error_of(rows: Rows, distance: Row, kind: str = "error") -> float | None:
@@ -302,8 +303,8 @@ def main() -> int:
         every = [*cases(rows, arguments.evaluations), *long_cases(rows, arguments.many)]
         measure_seconds(model, arguments.source, rows, every, pictures=arguments.pictures, rounds=3)
     print(table(rows))
-    sampler, grid = best_at(rows)
-    print(f"\nbest at {CHOSEN_AT} evaluations: {sampler} on the {grid} grid")
+    sampler, grid = chosen(rows)
+    print(f"\nchosen for {CHOSEN_AT} evaluations: {sampler} on the {grid} grid")
     if arguments.plot:
         title = f"{rows.facts['network']}, step {rows.facts['step']}: {arguments.images:,} pictures"
         draw(rows, arguments.plot, title=title)
@@ -311,14 +312,14 @@ def main() -> int:
 
 
 def verdict(rows: Rows, sampler: str, grid: str, many: int) -> int:
-    """1 where ten evaluations of the best are more than 15 % worse than many of it."""
+    """1 where ten evaluations of the chosen sampler are more than 15 % worse, or better, than many of it."""
     same = [row for row in rows.of("distance") if (row["sampler"], row["grid"]) == (sampler, grid)]
     found = {row["asked"]: row["fid"][0] for row in same}
     if CHOSEN_AT not in found or many not in found:
         return 0
     worse = found[CHOSEN_AT] / found[many] - 1
-    print(f"{CHOSEN_AT} evaluations against {many}: {worse:+.1%} (allowed: +15 %)")
-    return int(worse > 0.15)
+    print(f"{CHOSEN_AT} evaluations against {many}: {worse:+.1%} (allowed: 15 % either way)")
+    return int(abs(worse) > 0.15)
 
 
 if __name__ == "__main__":
