@@ -108,7 +108,7 @@ def test_timesteps_are_stratified_over_the_batch():
     seen: list[Tensor] = []
     original = trainer.diffusion.forward
 
-    def spy(x0, label, *, position, noise):
+    def spy(x0, label, *, position, noise, share):
         seen.append(position)
         return original(x0, label, position=position, noise=noise)
 

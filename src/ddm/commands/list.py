@@ -18,6 +18,7 @@ KINDS = (
     "schedules",
     "objectives",
     "weightings",
+    "tasks",
     "samplers",
     "grids",
     "clippings",
@@ -54,13 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
 def all_registries() -> dict[str, Registry]:
     """Every registry by the name of its kind."""
     from ddm.data import sources
-    from ddm.diffusion import clippings, grids, objectives, samplers, schedules, weightings
+    from ddm.diffusion import clippings, grids, objectives, samplers, schedules, tasks, weightings
     from ddm.metrics import features, metrics
     from ddm.networks import networks
     from ddm.runs.recipes import recipes
     from ddm.runs.trackers import trackers
     from ddm.training import averages, optimizers
 
-    model = (recipes, sources, networks, schedules, objectives, weightings)
+    model = (recipes, sources, networks, schedules, objectives, weightings, tasks)
     sampling, training = (samplers, grids, clippings), (averages, optimizers)
     return dict(zip(KINDS, (*model, *sampling, *training, metrics, features, trackers)))

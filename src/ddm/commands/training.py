@@ -3,12 +3,13 @@
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ddm.commands.clock import Clock
 from ddm.commands.console import Bar, Console, duration, is_main
@@ -17,8 +18,9 @@ from ddm.data import ImageSet
 from ddm.errors import DdmError
 from ddm.generators import DiffusionGenerator
 from ddm.images import grid, save_png, to_uint8
-from ddm.runs import build, checkpointing, curves, environment, log
+from ddm.runs import build, checkpointing, checkpoints, curves, environment, log
 from ddm.runs.atomic import SaveError
+from ddm.runs.beginning import weights_to_begin_with
 from ddm.runs.config import Config
 from ddm.runs.evaluation import Evaluator
 from ddm.runs.folder import Run
@@ -48,10 +50,13 @@ def train(config: Config, path: Path, *, device: str, fresh: bool, console: Cons
     if is_main() and not fresh:
         Run.refuse_other(path, config)
     data = build.make_data(config)  # before the folder is made: a request that cannot be met leaves nothing behind
+    begun = not fresh and bool(checkpoints.steps(path / "checkpoints"))
+    weights = None if begun or config.init is None else weights_to_begin_with(config, console.say)
     run = Run.start(path, config, fresh=fresh) if is_main() else Run(path, config)
     try:
         with stop_on_signals() as stop:
-            return _Session(run, data, device, console, stop).carry_out(again="" if not fresh else " without --fresh")
+            session = _Session(run, data, device, console, stop, weights)
+            return session.carry_out(again="" if not fresh else " without --fresh")
     finally:
         run.release()
 
@@ -59,7 +64,15 @@ def train(config: Config, path: Path, *, device: str, fresh: bool, console: Cons
 class _Session:
     """One process's work on a run: from the newest checkpoint to the end."""
 
-    def __init__(self, run: Run, data: ImageSet, device: str, console: Console, stop: Stop):
+    def __init__(
+        self,
+        run: Run,
+        data: ImageSet,
+        device: str,
+        console: Console,
+        stop: Stop,
+        weights: Mapping[str, Tensor] | None,
+    ):
         self.run, self.data, self.console, self.stop = run, data, console, stop
         config = run.config
         self.trainer = build.make_trainer(config, self.data, device=device)
@@ -68,6 +81,8 @@ class _Session:
         known = run.metrics.exists()
         with self.trainer.accelerator.main_process_first():  # which may have to set a damaged checkpoint aside
             self.first = checkpointing.resume(run, self.trainer, self.data, console.say)
+        if not self.first and weights is not None:
+            self.trainer.begin_with(weights)
         if self.first:
             console.say(f"resuming {run.path} at step {self.first:,} of {config.train.steps:,}")
         elif known:

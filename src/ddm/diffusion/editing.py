@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ddm.diffusion.gaussian import per_picture
 from ddm.diffusion.grids import make_grid
 from ddm.diffusion.guidance import Denoise
 from ddm.diffusion.samplers import Noise, Step, samplers
+from ddm.diffusion.tasks import per_picture
 from ddm.errors import RequestError
 
 ROUNDING = 1e-5

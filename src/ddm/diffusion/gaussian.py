@@ -9,17 +9,8 @@ from torch import Tensor, nn
 
 from ddm.diffusion.objectives import objectives, weightings
 from ddm.diffusion.schedules import CONTINUOUS, schedules
+from ddm.diffusion.tasks import per_picture, tasks, wide
 from ddm.errors import RequestError
-
-
-def wide(device: torch.device) -> torch.dtype:
-    """The type in which coefficients and the sampler's state are kept: float64, but Apple's GPUs have none."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def per_picture(values: Tensor, like: Tensor) -> Tensor:
-    """``[b]`` (or a scalar) reshaped to multiply ``[b, c, h, w]``, in the type of ``like``."""
-    return values.to(like.dtype).reshape(-1, *[1] * (like.ndim - 1)) if values.ndim else values.to(like.dtype)
 
 
 class GaussianDiffusion(nn.Module):
@@ -31,6 +22,7 @@ class GaussianDiffusion(nn.Module):
         schedule: how noisy each is, e.g. ``"linear"``, ``"cosine"``, ``"lognormal(mean=-0.8)"``.
         objective: what the network predicts: ``eps, x0, v, velocity, edm``.
         weighting: how much each level counts in the loss: ``one, snr, min_snr, edm_lambda``.
+        task: what is learned: ``denoising``, or ``consistency(stages=8)`` by a network that can denoise already.
 
     Attributes:
         sigmas: float64 ``[timesteps]``, ascending, on the CPU.
@@ -47,6 +39,7 @@ class GaussianDiffusion(nn.Module):
         schedule: str = "linear",
         objective: str = "eps",
         weighting: str = "one",
+        task: str = "denoising",
     ):
         super().__init__()
         if timesteps < 2:
@@ -60,9 +53,9 @@ class GaussianDiffusion(nn.Module):
         self._levels: dict[torch.device, Tensor] = {}  # logarithms of the sigmas, a copy a device
         self.objective = objectives.bind(objective)
         self.weighting = weightings.bind(weighting)
-        self._remake = partial(
-            GaussianDiffusion, timesteps=timesteps, schedule=schedule, objective=objective, weighting=weighting
-        )
+        self.task = tasks.bind(task)
+        levels_and_task = {"timesteps": timesteps, "schedule": schedule, "task": task}
+        self._remake = partial(GaussianDiffusion, objective=objective, weighting=weighting, **levels_and_task)
 
     def with_network(self, model: nn.Module) -> "GaussianDiffusion":
         """The same diffusion of another network, e.g. of an average of this one's weights."""
@@ -96,15 +89,22 @@ class GaussianDiffusion(nn.Module):
         return above - 1 + (log_sigma - low) / (high - low)
 
     def loss(
-        self, x0: Tensor, label: Tensor | None = None, *, position: Tensor | None = None, noise: Tensor | None = None
+        self,
+        x0: Tensor,
+        label: Tensor | None = None,
+        *,
+        position: Tensor | None = None,
+        noise: Tensor | None = None,
+        share: float = 0.0,
     ) -> Tensor:
-        """The weighted squared error of the network's output, one number a picture.
+        """The error of the task, one number a picture.
 
         Args:
             x0: pictures ``[b, c, h, w]`` in [-1, 1].
             label: int64 ``[b]`` or None.
             position: timesteps ``[b]``, fractional where the schedule is continuous; drawn uniformly by default.
             noise: standard normal, like x0; drawn by default.
+            share: of the training that is over, in [0, 1], for tasks that change on the way.
 
         Returns:
             ``[b]``, the mean over pixels.
@@ -113,19 +113,20 @@ class GaussianDiffusion(nn.Module):
             position = self.position(torch.rand(len(x0), device=x0.device, dtype=wide(x0.device)))
         if noise is None:
             noise = torch.randn_like(x0, memory_format=torch.contiguous_format)
-        sigma = self.sigma_at(position)
-        scales = self.objective(sigma)
-        # The target (x0 - skip * x) / out, sorted by x0 and noise: no small difference of large numbers is ever formed.
-        target = per_picture((1 - scales.skip) / scales.out, x0) * x0
-        target = target - per_picture(scales.skip * sigma / scales.out, x0) * noise
-        x = per_picture(scales.in_, x0) * x0 + per_picture(scales.in_ * sigma, x0) * noise
-        output = self.model(x, position.to(x.dtype), label)
-        error = (output.to(target.dtype) - target).square().flatten(1).mean(1)
-        return error * self.weighting(sigma, scales.out).to(error.dtype)
+        return self.task(self, x0, label, position, noise, share)
 
-    def forward(self, x0: Tensor, label: Tensor | None = None, *, position: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self, x0: Tensor, label: Tensor | None = None, *, position: Tensor, noise: Tensor, share: float = 0.0
+    ) -> Tensor:
         """:meth:`loss` under the name that wrappers (several GPUs, mixed precision) call."""
-        return self.loss(x0, label, position=position, noise=noise)
+        return self.loss(x0, label, position=position, noise=noise, share=share)
+
+    def guess(self, x0: Tensor, noise: Tensor, sigma: Tensor, position: Tensor, label: Tensor | None) -> Tensor:
+        """:meth:`denoise` of ``x0 + sigma * noise`` while training: ``sigma`` and its ``position`` are ``[b]``."""
+        scales = self.objective(sigma)
+        x = x0 + per_picture(sigma, x0) * noise
+        output = self.model(per_picture(scales.in_, x) * x, position.to(x.dtype), label)
+        return per_picture(scales.skip, x) * x + per_picture(scales.out, x) * output.to(x.dtype)
 
     def denoise(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """The best guess of the clean pictures.

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor
 
-from ddm.diffusion.gaussian import per_picture
+from ddm.diffusion.tasks import per_picture
 from ddm.errors import RequestError
 from ddm.registry import Registry
 

@@ -69,6 +69,7 @@ def make_diffusion(config: Config, network: Network) -> GaussianDiffusion:
         schedule=config.schedule,
         objective=config.objective,
         weighting=config.weighting,
+        task=config.task,
     )
 
 

@@ -137,6 +137,11 @@ class Config(Settings):
     """What the network predicts: eps, x0, v, velocity, edm."""
     weighting: str = "one"
     """How much each noise level counts: one, snr, min_snr, edm_lambda."""
+    task: str = "denoising"
+    """What is learned: denoising, or consistency(stages=8) for pictures in one to four steps, by a model that can
+    denoise already (init)."""
+    init: str | None = None
+    """Begin with the averaged weights of this run or checkpoint, of the same network; none for random ones."""
     train: Training = Training()
     every: Every = Every()
     keep: Keep = Keep()

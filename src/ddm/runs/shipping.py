@@ -37,7 +37,7 @@ def export(source: Path, folder: Path, *, weights: str = "ema", say: Callable[[s
     group = group_of(weights, path)
     loaded = checkpoints.load(path, groups=[group])
     config = checkpoint_config(loaded.state, path)
-    config = config.model_copy(update={"data": without_paths(config.data), "trackers": ()})
+    config = config.model_copy(update={"data": without_paths(config.data), "init": None, "trackers": ()})
     images = loaded.state["trainer"]["images"]
     state = {
         "config": {"format": FORMAT, **config.model_dump(mode="json")},

@@ -199,7 +199,8 @@ class Trainer:
         if self._drops:  # its masks come from torch's global generator, which is otherwise left alone
             torch.manual_seed(derive(self.seed, "dropout", draw, self.accelerator.process_index))
         x0 = pictures.x0.to(memory_format=torch.channels_last)
-        loss = self._wrapped(x0, label, position=position, noise=noise).mean()
+        share = self.step / self.total
+        loss = self._wrapped(x0, label, position=position, noise=noise, share=share).mean()
         self.accelerator.backward(loss / self.accumulate)
         return loss.detach()
 
@@ -271,6 +272,16 @@ class Trainer:
         if self.accelerator.scaler and counters.get("scaler"):
             self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
         self.step = int(counters["step"])
+
+    def begin_with(self, weights: Mapping[str, Tensor]) -> None:
+        """Weights of the network and of every average, before the first step.
+
+        Raises:
+            RequestError: they are of another network; nothing is changed then.
+        """
+        check_tensors(self.network.state_dict(), weights, "init")
+        for network in self._networks().values():
+            network.load_state_dict(dict(weights))
 
     def _networks(self) -> dict[str, nn.Module]:
         averages = {f"ema-{i}" if i else "ema": network for i, network in enumerate(self.ema.networks)}

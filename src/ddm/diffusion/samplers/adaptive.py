@@ -8,9 +8,9 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from ddm.diffusion.gaussian import per_picture
 from ddm.diffusion.guidance import Denoise
 from ddm.diffusion.samplers.base import Noise, Step, samplers
+from ddm.diffusion.tasks import per_picture
 from ddm.errors import DdmError
 
 FIRST = 0.1
