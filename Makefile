@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
 RUNS := demo/runs
+CHROMIUM := chromium chromium-driver fonts-dejavu-core
 
-.PHONY: demo test lint format clean
+.PHONY: demo test browser lint format clean
 
 ## demo: train a small model of coloured shapes on the CPU (a few minutes), then make pictures with it
 demo: $(VENV)/core
@@ -22,6 +23,19 @@ demo: $(VENV)/core
 ## test: everything the suite can check on this machine
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses 2
+
+## browser: chromium and its driver, with which the tests look at the studio; without them these tests are skipped
+browser:
+	@for program in chromium chromedriver; do command -v $$program >/dev/null || missing=1; done; \
+	[ -z "$$missing" ] && exit 0; \
+	[ "$$(id -u)" = 0 ] || sudo="sudo -n"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	if command -v apt-get >/dev/null; then \
+		$$sudo apt-get update -qq && $$sudo apt-get install -qq -y --no-install-recommends $(CHROMIUM) >/dev/null; \
+	fi; \
+	for program in chromium chromedriver; do command -v $$program >/dev/null || { \
+		echo "$$program is not there, and apt-get could not install it: install $(CHROMIUM) by hand" >&2; exit 1; \
+	}; done
 
 ## lint: style and types
 lint: $(VENV)/dev

@@ -183,14 +183,14 @@ def cases(rows: Rows, evaluations: Sequence[int]) -> Iterator[tuple[str, str, in
 
 def long_cases(rows: Rows, many: int) -> Iterator[tuple[str, str, int]]:
     """With many evaluations: the classical samplers, and the chosen one."""
-    for sampler, grid in dict.fromkeys([("ddpm", "trailing"), ("heun", "karras"), chosen(rows)]):
+    for sampler, grid in dict.fromkeys([chosen(rows), ("ddpm", "trailing"), ("heun", "karras")]):
         yield sampler, grid, many
 
 
 def chosen(rows: Rows) -> tuple[str, str]:
     """What should be the default: the smallest error at :data:`CHOSEN_AT` evaluations on a grid that needs no search.
 
-    Not the smallest distance: the distance that is a model's own is that of its exact pictures, and a solver that is off
+    Not the smallest distance: a model's own distance is that of its exact pictures, and a solver that is off
     them may have a smaller one where the model is not good yet, by luck.
     """
     found = [r for r in rows.of("error") if r["asked"] == CHOSEN_AT and r["grid"] != "searched"]

@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "measure a model: distances with intervals, precision and recall, copies",
     "compare": "several sources measured alike: a table, which differences are real, pictures",
     "report": "one HTML file that shows a run: samples, films, curves, numbers, settings",
+    "studio": "a web page where models are watched, used and compared",
     "export": "a run with only what sampling needs, to give away",
     "data": "what is in a data set, what is wrong with it, a preview",
     "list": "the recipes, samplers, networks, ... there are to choose from",
