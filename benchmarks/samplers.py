@@ -231,16 +231,17 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
     figure = Figure(figsize=(13, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    names = [name for name in (*DETERMINISTIC, *STOCHASTIC) if any(r["sampler"] == name for r in rows.all)]
-    for number, name in enumerate(names):
+    pairs = [(name, best_grid(rows, name)) for name in (*DETERMINISTIC, *STOCHASTIC)]
+    long = [(row["sampler"], row["grid"]) for row in rows.of("distance") if row["sampler"] not in ADAPTIVE]
+    for number, (name, grid) in enumerate(dict.fromkeys([*pairs, *long])):
         style = {"color": f"C{number % 10}", "marker": "osD^vPX*"[number % 8], "linewidth": 1.6, "markersize": 5}
         style["linestyle"] = "-" if name in DETERMINISTIC else "--"
-        grid = best_grid(rows, name)
-        found = sorted((r["evaluations"], r["fid"][0]) for r in rows.of("distance") if r["sampler"] == name)
+        mine = {"sampler": name, "grid": grid}
+        distances, errors = ([r for r in rows.of(kind) if mine.items() <= r.items()] for kind in ("distance", "error"))
+        found = sorted((row["evaluations"], row["fid"][0]) for row in distances)
         left.plot(*zip(*found), label=f"{name}, {grid}", **style) if found else None
-        errors = [r for r in rows.of("error") if r["sampler"] == name and r["grid"] == grid]
-        errors = sorted((r["evaluations"], r["error"]) for r in errors)
-        right.plot(*zip(*errors), **style) if errors else None
+        found = sorted((row["evaluations"], row["error"]) for row in errors)
+        right.plot(*zip(*found), **style) if found else None
     left.set(xscale="log", yscale="log", ylabel="Frechet distance (lower is better)")
     right.set(xscale="log", yscale="log", ylabel="error against the exact pictures (gray levels)")
     for axes, kind in ((left, "distance"), (right, "error")):
@@ -287,7 +288,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("results/samplers.json"))
     parser.add_argument("--plot", type=Path)
     parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS[:2]), help="seconds on an idle machine only"
+        "--parts", nargs="*", choices=PARTS, default=list(PARTS[:2]), help="seconds on an idle machine only"
     )
     arguments = parser.parse_args()
     model = load(arguments.source, device=arguments.device, guidance=1.0)
