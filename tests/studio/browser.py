@@ -14,13 +14,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from ddm.commands.console import Console
+from ddm.metrics import Measurement
 from ddm.metrics.protocols import Protocol
 from ddm.runs import log
 from ddm.runs.config import override
@@ -113,20 +114,20 @@ def train_tiny(path: Path, **changes: object) -> Path:
 
 def put_on_record(run: Path, value: float, *, metric: str = "fid", label: str = "FID", **protocol: object) -> None:
     """A made-up number, as ``ddm evaluate`` writes one: the page shows what is on record and measures nothing."""
+    measured = replace(PROTOCOL, **protocol)
+    number = Measurement(value, value - 0.5, value + 0.5, better="lower")
     record = {
+        **asdict(number),
         "metric": metric,
         "label": label,
-        "value": value,
-        "low": value - 0.5,
-        "high": value + 0.5,
-        "better": "lower",
         "step": 24,
         "weights": "ema",
         "generation": {"sampler": "heun", "steps": 8},
         "model_digest": "0" * 64,
-        "protocol": {**asdict(PROTOCOL), **protocol},
-        "warnings": [],
-        "details": {},
+        "protocol": asdict(measured),
+        "protocol_digest": measured.digest,
+        "time": 1.8e9,
+        "by": "evaluate",
     }
     log.append(run / "evaluations.jsonl", record)
 

@@ -3,11 +3,12 @@
 import base64
 import io
 import json
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Page, wait_for
+from browser import Page, Server, wait_for
 from PIL import Image
 
 pytest.importorskip("gradio")
@@ -69,13 +70,13 @@ def test_both_x_and_the_guess_are_seen_on_the_way_and_stop_stops(tab: Page):
     tab.press(tab.button("Make it"))
     tab.wait_for_text("the picture of seed 0")
     tab.press(tab.button("How"))
-    tab.enter("Evaluations", 3999)
+    tab.enter("Evaluations", 1999)
     tab.press(tab.button("Take the noise away"))
     tab.wait_for_text("what the model sees in it: x0")
     assert len(pictures(tab, "where it is: x")) == 1
     tab.press(tab.button("Stop"))
     step = wait_for(lambda: stands_still(tab), explain=tab.text)
-    assert "of 2000" in step and "result, noise" not in tab.text()
+    assert "of 1000" in step and "result, noise" not in tab.text()
     tab.enter("Evaluations", 5)
     tab.press(tab.button("Take the noise away"))
     tab.wait_for_text("result, noise of seed 0")
@@ -199,6 +200,16 @@ def test_from_seed_to_seed_makes_a_row_and_a_film(tab: Page):
     with Image.open(io.BytesIO(pictures(tab, "film of the way")[0])) as film:
         assert film.format == "WEBP" and film.n_frames == 14
     assert facts(pictures(tab, "all pictures of the way")[0])["count"] == 8
+
+
+def test_every_action_is_a_documented_endpoint(server: Server):
+    with urllib.request.urlopen(f"{server.url}/gradio_api/info", timeout=20) as answer:
+        found = json.load(answer)["named_endpoints"]
+    names = ("upload_picture", "training_picture", "picture_of_seed", "noisy", "denoise", "inpaint", "interpolate")
+    for name in (*names, "compare", "numbers", "nearest"):
+        assert found[f"/{name}"]["description"], name
+    assert [each["parameter_name"] for each in found["/denoise"]["parameters"]][:3] == ["model", "picture", "noise"]
+    assert not any(name.startswith(("/lambda", "/begin", "/fit")) for name in found)
 
 
 def test_how_noise_and_back_looks(page: Page, tmp_path: Path):
