@@ -25,7 +25,10 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
             "command: 'trian' is unknown (did you mean 'train'?); allowed: " + ", ".join(sorted(VERBS)),
         ),
         ("train", "the following arguments are required: RECIPE"),
-        ("train papre", "recipe: 'papre' is unknown (did you mean 'paper'?); allowed: ddpm, edm, fast10, fast20, paper, shapes"),
+        (
+            "train papre",
+            "recipe: 'papre' is unknown (did you mean 'paper'?); allowed: ddpm, edm, fast10, fast20, paper, shapes",
+        ),
         ("train nothere.yaml", "recipe: 'nothere.yaml' is unknown"),
         ("train paper --train.step 3", "--train.step: there is no such argument (did you mean --train.steps?)"),
         ("train paper --steps -3", "train.steps: '-3' is not allowed; must be greater than or equal to 1"),

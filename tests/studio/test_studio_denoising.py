@@ -16,7 +16,7 @@ from ddm.cli import main
 from ddm.commands.studio import denoising
 from ddm.commands.studio.costing import adjusted
 from ddm.commands.work import Made
-from ddm.errors import DdmError, RequestError
+from ddm.errors import RequestError
 from ddm.generators import FixedPictures, editing
 from ddm.images import save_png, to_float, to_uint8
 from ddm.runs.model import Model
@@ -77,12 +77,6 @@ def test_stopping_stops_within_a_step(model: Model, picture: torch.Tensor, monke
     stream.close()
     assert len(calls) == before <= 4, "two evaluations a step of heun"
     assert finished(denoising.from_picture(model, picture, **options())).pictures.shape[0] == 2, "and the next works"
-
-
-def test_a_sampler_that_finds_its_own_steps_has_a_bound(model: Model, picture: torch.Tensor):
-    fine = adjusted(model, sampler="adaptive(tolerance=0.0001, iterations=1000000)")
-    with pytest.raises(DdmError, match="stopped after 5 steps, the most that is allowed"):
-        list(denoising.watched(denoising.from_picture(fine, picture, **options(sigma=50.0)), most=5))
 
 
 def test_dimmed_noise_fits_into_the_range():

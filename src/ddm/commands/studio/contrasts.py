@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from ddm.commands.studio import denoising
 from ddm.commands.studio.comparing import recorded_table, table_in_html
-from ddm.commands.studio.costing import adjusted
-from ddm.commands.studio.edits import check, results, watch
-from ddm.commands.studio.shared import Studio
+from ddm.commands.studio.edits import adjusted_as_asked, results, seed_from, watch
+from ddm.commands.studio.shared import Studio, whole, word
 from ddm.commands.studio.shown import png
 from ddm.commands.studio.stages import SMALL, figure, hint, looked_at, stage, way
 from ddm.commands.studio.training_set import nearest_to, training_set
@@ -73,17 +72,17 @@ class Contrasts:
             evaluations: of the network for a picture; each one's own by default.
             guidance: of all models; each one's own by default.
         """
-        if not 1 <= count <= MOST:
-            raise RequestError(f"count: {count} is not allowed; allowed: 1 to {MOST}")
+        count = whole("count", count, 1, MOST)
+        seed, label = seed_from(seed, count), word("label", label or "")
         works: dict[str, Work] = {}
         for name, model in self._models(models).items():
-            how = adjusted(model, sampler=sampler, wanted=evaluations, guidance=guidance)
+            how = adjusted_as_asked(model, sampler, evaluations, guidance)
             works[name] = denoising.of_seeds(how, seed, count, label or None)
         for work in works.values():
-            check(work, self.studio.limits)
+            self.studio.check(work)
         blocks = {name: _block(name, work.model, hint("waits for its turn")) for name, work in works.items()}
         for name, work in works.items():
-            for seen in watch(work, self.studio.limits):
+            for seen in watch(work, self.studio):
                 shown = stage([looked_at("what the model sees", seen.x0)]) + way(seen.done, seen.steps)
                 blocks[name] = _block(name, work.model, shown if seen.made is None else _pictures(seen.made))
                 yield f'<div class="blocks">{"".join(blocks.values())}</div>'
@@ -112,9 +111,9 @@ class Contrasts:
         """
         found = self.studio.models.get(model)
         data = training_set(found)
-        work = denoising.of_seeds(found, seed, 1, label or None)
+        work = denoising.of_seeds(found, seed_from(seed), 1, word("label", label or "") or None)
         made = None
-        for seen in watch(work, self.studio.limits):
+        for seen in watch(work, self.studio):
             made = seen.made
             yield stage([looked_at("what the model sees", seen.x0)]) + way(seen.done, seen.steps)
         assert made is not None, "it was watched to the end"

@@ -14,7 +14,7 @@ from ddm.commands.films import write_film
 from ddm.commands.sampling import labels_of
 from ddm.commands.work import Made, Work
 from ddm.commands.writing import metadata, sheet_of
-from ddm.errors import DdmError, RequestError
+from ddm.errors import RequestError
 from ddm.generators import DiffusionGenerator, editing
 from ddm.generators.base import finished
 from ddm.generators.ours import ADVICE
@@ -51,22 +51,14 @@ class Seen:
     made: Made | None = None
 
 
-def watched(work: Work, *, most: int | None = None) -> Iterator[Seen]:
+def watched(work: Work) -> Iterator[Seen]:
     """The work, step by step; stop iterating to stop it.
 
-    Args:
-        work: on pictures of one of our models.
-        most: steps that are allowed, for samplers that find their own; no bound by default.
-
     Raises:
-        DdmError: a picture is not finite, or it takes more steps.
+        DdmError: a picture is not finite.
     """
     generator, done, step = ours(work.model), 0, None
     for done, step in enumerate(work.stream(), 1):
-        if most is not None and done > most:
-            raise DdmError(
-                f"stopped after {most:,} steps, the most that is allowed; ask for less, e.g. another sampler"
-            )
         yield Seen(done, max(work.steps, done), dimmed(step.x, step.x0), to_uint8(step.x0).cpu())
     assert step is not None, "a sampler has a step"
     pictures = finished(step.x, work.seeds, advice=ADVICE)

@@ -2,23 +2,27 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddm.commands.studio import denoising
-from ddm.commands.studio.costing import adjusted, cost_of
-from ddm.commands.studio.shared import Limits, Studio
+from ddm.commands.studio.costing import MOST, adjusted
+from ddm.commands.studio.generating import paced
+from ddm.commands.studio.shared import Studio, number, whole, word
 from ddm.commands.studio.shown import data_uri, png
 from ddm.commands.studio.stages import SMALL, WIDTH, figure, looked_at, stage, way
 from ddm.commands.studio.training_set import training_picture
 from ddm.commands.studio.uploads import mask_from, picture_from
 from ddm.commands.work import Made, Work
-from ddm.errors import RequestError
 from ddm.runs.model import Model
 
 VARIATIONS, BETWEEN = 8, 16
 """Pictures of one request at most: with other noise, and from one seed to another."""
+
+LOUDEST, LAST = 1e6, 10**9
+"""A noise level above that of all models, and a number above that of any training picture; which are there is told."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +57,9 @@ class Edits:
         Returns:
             The picture as a data: address of a PNG, and a piece of a page that shows it.
         """
-        pixels, label = training_picture(self.studio.models.get(model), number)
-        return _taken(pixels, f"training picture {number:,}{label and f', {label}'}")
+        place = whole("number", number, 0, LAST)
+        pixels, label = training_picture(self.studio.models.get(model), place)
+        return _taken(pixels, f"training picture {place:,}{label and f', {label}'}")
 
     def picture_of_seed(self, model: str, seed: int = 0) -> Iterator[tuple[str, str]]:
         """The picture that the model makes of a seed.
@@ -66,8 +71,8 @@ class Edits:
         Yields:
             The picture as a data: address of a PNG, empty before it is there; and a piece of a page, one a step.
         """
-        work = denoising.of_seeds(self.studio.models.get(model), seed, 1, None)
-        for seen in watch(work, self.studio.limits):
+        work = denoising.of_seeds(self.studio.models.get(model), seed_from(seed), 1, None)
+        for seen in watch(work, self.studio):
             if seen.made is None:
                 yield "", stage([looked_at("what the model sees", seen.x0)]) + way(seen.done, seen.steps)
             else:
@@ -84,8 +89,9 @@ class Edits:
         """
         found = self.studio.models.get(model)
         pixels = self._read(found, picture)
-        shown = denoising.noisy(found, pixels, noise, seed)
-        pairs = [("the picture", pixels), (f"with noise, sigma {noise:g}", shown)]
+        sigma = number("noise", noise, 0, LOUDEST)
+        shown = denoising.noisy(found, pixels, sigma, seed_from(seed))
+        pairs = [("the picture", pixels), (f"with noise, sigma {sigma:g}", shown)]
         return stage([looked_at(words, each[None]) for words, each in pairs])
 
     def denoise(
@@ -114,8 +120,8 @@ class Edits:
             guidance: how far towards the class, 1 for none; the model's own by default.
         """
         found = self._with(model, sampler, evaluations, guidance)
-        pixels, count = self._read(found, picture), _counted(count, VARIATIONS)
-        work = denoising.from_picture(found, pixels, sigma=noise, label=label or None, seed=seed, count=count)
+        pixels, options = self._read(found, picture), _options(label, count, seed)
+        work = denoising.from_picture(found, pixels, sigma=number("noise", noise, 0, LOUDEST), **options)
         yield from self._watch(work, pixels)
 
     def inpaint(
@@ -146,11 +152,9 @@ class Edits:
             guidance: how far towards the class, 1 for none; the model's own by default.
         """
         found = self._with(model, sampler, evaluations, guidance)
-        pixels, count = self._read(found, picture), _counted(count, VARIATIONS)
-        hole = mask_from(mask, pixels.shape)
-        work = denoising.from_picture(
-            found, pixels, sigma=noise or None, label=label or None, seed=seed, count=count, unknown=hole
-        )
+        pixels, options = self._read(found, picture), _options(label, count, seed)
+        hole, sigma = mask_from(mask, pixels.shape), number("noise", noise, 0, LOUDEST) if noise else None
+        work = denoising.from_picture(found, pixels, sigma=sigma, unknown=hole, **options)
         yield from self._watch(work, pixels, hole)
 
     def interpolate(
@@ -177,9 +181,10 @@ class Edits:
             guidance: how far towards the class, 1 for none; the model's own by default.
         """
         found = self._with(model, sampler, evaluations, guidance)
-        count = _counted(count, BETWEEN, least=2)
-        work = denoising.between(found, first=seed, last=to_seed, count=count, label=label or None)
-        for seen in watch(work, self.studio.limits):
+        first, last = seed_from(seed), seed_from(to_seed, field="to_seed")
+        count, label = whole("count", count, 2, BETWEEN), word("label", label or "")
+        work = denoising.between(found, first=first, last=last, count=count, label=label or None)
+        for seen in watch(work, self.studio):
             if seen.made is None:
                 yield stage([looked_at("what the model sees", seen.x0, count)]) + way(seen.done, seen.steps)
             else:
@@ -188,7 +193,7 @@ class Edits:
     def _watch(self, work: Work, source: Tensor, hole: Tensor | None = None) -> Iterator[str]:
         """The work on a picture, and what came of it."""
         before = [] if hole is None else [looked_at("what the model is given", denoising.given(work))]
-        for seen in watch(work, self.studio.limits):
+        for seen in watch(work, self.studio):
             if seen.made is None:
                 now = [looked_at("where it is: x", seen.x), looked_at("what the model sees in it: x0", seen.x0)]
                 yield stage([*before, *now]) + way(seen.done, seen.steps)
@@ -201,18 +206,34 @@ class Edits:
         return picture_from(text, shape, most_bytes=limits.upload_bytes, most_pixels=limits.upload_pixels)
 
     def _with(self, model: str, sampler: str, evaluations: int | None, guidance: float | None) -> Model:
-        return adjusted(self.studio.models.get(model), sampler=sampler, wanted=evaluations, guidance=guidance)
+        return adjusted_as_asked(self.studio.models.get(model), sampler, evaluations, guidance)
 
 
-def watch(work: Work, limits: Limits) -> Iterator[denoising.Seen]:
+def adjusted_as_asked(model: Model, sampler: str, evaluations: int | None, guidance: float | None) -> Model:
+    """The model with another way of making pictures; raises RequestError for what is no such way."""
+    return adjusted(
+        model,
+        sampler=word("sampler", sampler or ""),
+        wanted=whole("evaluations", evaluations, 0, MOST) if evaluations else None,
+        guidance=None if guidance is None else number("guidance", guidance, -100, 100),
+    )
+
+
+def seed_from(value: object, count: int = 1, *, field: str = "seed") -> int:
+    """The seed of the first of so many pictures; raises RequestError for what is none."""
+    return whole(field, value, 0, denoising.SEEDS - count)
+
+
+def watch(work: Work, studio: Studio) -> Iterator[denoising.Seen]:
     """Work of a request, step by step; raises RequestError where it is more than one may ask for."""
-    check(work, limits)
-    yield from denoising.watched(work, most=limits.evaluations // len(work.numbers))
+    studio.check(work)
+    yield from paced(studio.bounded(denoising.watched(work)))
 
 
-def check(work: Work, limits: Limits) -> None:
-    """Raise RequestError for more than one request may ask for."""
-    limits.check(len(work.numbers), cost_of(work))
+def _options(label: str, count: int, seed: int) -> dict[str, Any]:
+    """What is asked of pictures from a picture; raises RequestError for what cannot be."""
+    wanted = whole("count", count, 1, VARIATIONS)
+    return {"label": word("label", label or "") or None, "count": wanted, "seed": seed_from(seed, wanted)}
 
 
 def results(made: Made, names: Sequence[str], width: int = WIDTH) -> list[str]:
@@ -227,12 +248,6 @@ def results(made: Made, names: Sequence[str], width: int = WIDTH) -> list[str]:
 def _taken(pixels: Tensor, name: str) -> tuple[str, str]:
     file = png(pixels)
     return data_uri(file), stage([figure(file, name, alt=name, save="source.png")])
-
-
-def _counted(count: int, most: int, *, least: int = 1) -> int:
-    if not least <= count <= most:
-        raise RequestError(f"count: {count} is not allowed; allowed: {least} to {most}")
-    return int(count)
 
 
 def _row(made: Made) -> str:
