@@ -122,7 +122,20 @@ def dispatch(argv: list[str]) -> int:
     command.add_arguments(parser)
     parser.add_argument("-q", "--quiet", action="store_true", default=False, help="say nothing but the result")
     parser.add_argument("--json", action="store_true", default=False, help="the result as one JSON object on stdout")
-    return command.run(parser.parse(rest))
+    status = command.run(parser.parse(rest))
+    leave_the_others()
+    return status
+
+
+def leave_the_others() -> None:
+    """Where a launcher started several processes, end their connection before the interpreter's end.
+
+    Its threads would be cut off there, which aborts one of four such commands after its work is done. A command that
+    failed skips this: its process must end at once, which is how the others learn of it.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
