@@ -163,8 +163,10 @@ def serve(runs: list[Path], folder: Path, *arguments: str) -> Iterator[Server]:
     url = f"http://127.0.0.1:{port}"
     command = [*STUDIO, *map(str, runs), "--port", str(port), *arguments]
     started = time.monotonic()
+    (folder / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
     with said.open("w") as file:
-        process = subprocess.Popen(command, cwd=folder, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     try:
         wait_for(lambda: process.poll() is not None or answers(url), 60, said.read_text)
         assert process.poll() is None, said.read_text()

@@ -7,6 +7,7 @@ Gradio by itself takes uploads of any size from anybody, also from other web sit
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -71,7 +72,12 @@ class Guard:
         if refusal is not None:
             await _answer(send, *refusal)
             return
-        await self._app(scope, _limited(receive), _hardened(send))
+        answer = _Answer(send)
+        try:
+            await self._app(scope, _limited(receive), answer)
+        except Exception as error:  # gradio's own: it has no answer to an event that there is not
+            print(f"studio: {scope['method']}: {type(error).__name__}: {str(error)[:200]!r}", file=sys.stderr)
+            await answer.end()
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
         """The status and the words with which a request is turned away; None where it may pass."""
@@ -126,16 +132,25 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def _hardened(send: Send) -> Send:
-    """Answers with the headers that keep a browser careful."""
+class _Answer:
+    """What is sent back, with the headers that keep a browser careful."""
 
-    async def hardened(message: Message) -> None:
+    def __init__(self, send: Send):
+        self._send, self._begun, self._complete = send, False, False
+
+    async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             kept = [each for each in message["headers"] if each[0].lower().decode("latin-1") not in HEADERS]
-            message["headers"] = [*kept, *_headers()]
-        await send(message)
+            message["headers"], self._begun = [*kept, *_headers()], True
+        self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
 
-    return hardened
+    async def end(self) -> None:
+        """What is missing, where no more is to come."""
+        if self._begun and not self._complete:
+            await self._send({"type": "http.response.body", "body": b""})
+        elif not self._begun:
+            await _answer(self._send, 500, "something went wrong here")
 
 
 async def _answer(send: Send, status: int, words: str) -> None:

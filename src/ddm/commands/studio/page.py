@@ -4,6 +4,7 @@ from importlib.resources import files
 from typing import Any
 
 import gradio as gr
+from gradio.exceptions import ComponentProcessingError
 from gradio.themes import Base
 
 from ddm.commands.studio import compare, denoise, generate, learn, watch
@@ -66,9 +67,34 @@ INK = {
 """Of the theme: calm and flat, so that the pictures are what one sees."""
 
 
+class Page(gr.Blocks):
+    """Blocks that take no files, since everything here is sent as text, and tell in a word what they do not take.
+
+    Where it is mounted, gradio (6.31) copies any file of this machine that a caller names by its path, and fetches any
+    address; and each request of the wrong form would print a stack trace in the terminal.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *given: Any, **named: Any) -> list[Any]:
+        """What an action is given; raises :class:`gradio.Error` where that is nothing it takes, or names a file."""
+        if names_a_file(inputs):
+            raise gr.Error("files are not taken by their names", title="Not possible", print_exception=False)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *given, **named)
+        except (ValueError, TypeError, AttributeError, ComponentProcessingError):
+            words = "these are not the values that this action takes, or not as many"
+            raise gr.Error(words, title="Not possible", print_exception=False) from None
+
+
+def names_a_file(value: Any) -> bool:
+    """Whether a value is, or holds, what gradio may take for a file."""
+    if isinstance(value, dict):
+        return "path" in value or any(names_a_file(each) for each in value.values())
+    return isinstance(value, list) and any(names_a_file(each) for each in value)
+
+
 def make_page(studio: Studio) -> gr.Blocks:
     """The whole page; :func:`appearance` is given where it is launched."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    with Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         gr.HTML(f'<header class="masthead"><h1>{TITLE}</h1><p>{WORDS}</p></header>')
         with gr.Tabs():
             for name, tab in TABS.items():

@@ -11,6 +11,9 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount
 
 from ddm.commands.console import Console
 from ddm.commands.studio.guard import Guard
@@ -129,7 +132,15 @@ def make_app(studio: Any, address: Address) -> Guard:
         footer_links=[],
         **appearance(),
     )
+    for route in app.routes:
+        if isinstance(route, Mount) and isinstance(route.app, FastAPI):
+            route.app.add_exception_handler(RequestValidationError, _no_request)
     return Guard(app, host=address.host)
+
+
+def _no_request(request: Any, error: Exception) -> PlainTextResponse:
+    """FastAPI's own answer repeats what it was sent, and fails itself where that is a NaN."""
+    return PlainTextResponse("that is not a request of this page", status_code=422)
 
 
 def settings(app: Any) -> uvicorn.Config:
