@@ -141,12 +141,14 @@ class Server:
         seconds: from the command to the page.
         runs: its models.
         said: the file of what it wrote.
+        process: that serves it.
     """
 
     url: str
     seconds: float
     runs: list[Path]
     said: Path
+    process: "subprocess.Popen[bytes]"
 
 
 def free_port() -> int:
@@ -157,20 +159,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def serve(runs: list[Path], folder: Path, *arguments: str) -> Iterator[Server]:
+def serve(runs: list[Path], folder: Path, *arguments: str, **environment: str) -> Iterator[Server]:
     """``ddm studio`` on runs, as a process of its own, until the end of the block."""
     port, said = free_port(), folder / "studio.log"
     url = f"http://127.0.0.1:{port}"
     command = [*STUDIO, *map(str, runs), "--port", str(port), *arguments]
     started = time.monotonic()
     (folder / "tmp").mkdir()
-    environment = {**os.environ, "TMPDIR": str(folder / "tmp")}
+    environment = {**os.environ, "TMPDIR": str(folder / "tmp"), **environment}
     with said.open("w") as file:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
     try:
         wait_for(lambda: process.poll() is not None or answers(url), 60, said.read_text)
         assert process.poll() is None, said.read_text()
-        yield Server(url, time.monotonic() - started, runs, said)
+        yield Server(url, time.monotonic() - started, runs, said, process)
     finally:
         process.terminate()
         try:
@@ -185,6 +187,8 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return answer.status == 200
+    except urllib.error.HTTPError as error:
+        return error.code == 401
     except (urllib.error.URLError, OSError):
         return False
 

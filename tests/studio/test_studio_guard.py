@@ -1,22 +1,19 @@
 """What reaches the page and what does not: names, origins, sizes, routes; and hundreds of malformed requests."""
 
-# ruff: noqa: E402
-
 import asyncio
 import http.client
 import json
 import re
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("gradio")
 
 from browser import Server, answers
+from callers import Caller
 
 from ddm.commands.studio.guard import HEADERS, LARGEST, Guard
 
@@ -164,44 +161,6 @@ VALUES: list[Any] = [
     None, "", "x" * 20_000, -1, 10**30, 1e308, True, [], {}, "../../../etc/passwd", "<script>alert(1)</script>",
     {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, [{"path": "http://10.0.0.1/", "meta": {"_type": "gradio.FileData"}}], "heun(churn=" + "(" * 300, "data:image/png;base64,AAAA", "\0\x1b[2J",
 ]  # fmt: skip
-
-
-class Caller:
-    """Somebody with a socket.
-
-    Args:
-        server: the studio.
-    """
-
-    def __init__(self, server: Server):
-        self.place = urlsplit(server.url).netloc
-
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
-        """Status and text of an answer."""
-        line = http.client.HTTPConnection(self.place, timeout=30)
-        headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        try:
-            line.putrequest(method, path, skip_host="host" in headers, skip_accept_encoding=True)
-            if body is not None:
-                headers = {"content-type": "application/json", "content-length": str(len(body)), **headers}
-            for name, value in headers.items():
-                line.putheader(name, value)
-            line.endheaders(body)
-            answer = line.getresponse()
-            return answer.status, answer.read(5_000_000).decode("utf-8", "replace")
-        finally:
-            line.close()
-
-    def call(self, name: str, values: list[Any]) -> str:
-        """All that a call of an endpoint answers."""
-        found, text = self.ask("POST", f"/gradio_api/call/{name}", json.dumps({"data": values}).encode())
-        if found != 200:
-            return text
-        return text + self.ask("GET", f"/gradio_api/call/{name}/{json.loads(text)['event_id']}")[1]
-
-    def works(self) -> bool:
-        """Whether a good request is answered with a picture."""
-        return '"png": "' in self.call("generate", ["first", "star", 1, 3, "ddim", "", 2, 1.0])
 
 
 @pytest.fixture

@@ -71,5 +71,5 @@ def _add_nearest(actions: Contrasts, names: list[str]) -> gr.Dropdown:
 
 def _classes(studio: Studio) -> gr.Dropdown:
     """The classes of any of the models, once the tab is looked at: until then no model has to be loaded."""
-    found = dict.fromkeys(each for name in studio.models.names for each in studio.models.get(name).classes)
+    found = dict.fromkeys(each for _, model in studio.models.ready() for each in model.classes)
     return gr.Dropdown([IN_TURN, *((each, each) for each in found)])

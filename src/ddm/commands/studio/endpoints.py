@@ -13,6 +13,7 @@ from ddm.commands.studio.denoising import side_by_side
 from ddm.commands.studio.generating import Moment, Picture, Request
 from ddm.commands.studio.shared import Studio
 from ddm.commands.studio.shown import png
+from ddm.runs.model import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +27,8 @@ class Endpoints:
     studio: Studio
 
     def models(self) -> list[dict]:
-        """The models of this studio, as they make pictures if they are not told otherwise."""
-        return [self._facts(name) for name in self.studio.models.names]
+        """The models of this studio that have a checkpoint, as they make pictures if they are not told otherwise."""
+        return [self._facts(name, model) for name, model in self.studio.models.ready()]
 
     def generate(
         self,
@@ -86,8 +87,7 @@ class Endpoints:
         request = Request(model, label, count, seed, sampler, grid, evaluations or None, guidance)
         yield from map(_moment, generating.near(self.studio, request, share=share))
 
-    def _facts(self, name: str) -> dict[str, Any]:
-        model = self.studio.models.get(name)
+    def _facts(self, name: str, model: Model) -> dict[str, Any]:
         generator: Any = model.generator
         return {
             "name": name,

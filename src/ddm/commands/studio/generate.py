@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.events import api
 
 from ddm.commands.studio import costing, generating
@@ -24,6 +25,8 @@ CSS = ""
 
 COUNT, SHARE = 8, 0.15
 """Pictures, and how near to a seed, to begin with."""
+
+NONE = "No model has a checkpoint yet. The Watch tab shows how far the training is; load this page again later."
 
 EMPTY = "Press Make pictures: they come out of the noise here, step by step."
 
@@ -143,9 +146,15 @@ def _all_in_one(moment: Moment) -> str:
     return f'<p class="hint">{keep}{words} <code>ddm sample --again FILE</code></p>'
 
 
-def _teaser(studio: Studio) -> str:
-    """What the first model made last in its training, so that the page is not empty."""
-    model = studio.models.get(studio.models.names[0])
+def _opening(studio: Studio) -> str:
+    """What is shown before anything was made."""
+    for _, model in studio.models.ready():
+        return hint(EMPTY) + _teaser(model)
+    return hint(NONE)
+
+
+def _teaser(model: Model) -> str:
+    """What a model made last in its training, so that the page is not empty."""
     files = sorted((model.run / "samples").glob("*.png")) if model.run else []
     if not files or files[-1].stat().st_size > LARGEST_TEASER:
         return ""
@@ -164,7 +173,7 @@ def add(studio: Studio) -> None:
                 start = gr.Button("Make pictures", variant="primary", scale=3, elem_id="generate-go")
                 stop = gr.Button("Stop", scale=1, min_width=90, elem_id="generate-stop")
         with gr.Column(scale=5, min_width=320):
-            shown = gr.HTML(hint(EMPTY) + _teaser(studio), js_on_load=MORE, elem_id="generate-shown")
+            shown = gr.HTML(_opening(studio), js_on_load=MORE, elem_id="generate-shown")
             made = gr.State(None)
             with gr.Row(elem_classes="afterwards"):
                 again = gr.Button("Again", min_width=120, scale=1, elem_id="again-go")
@@ -182,19 +191,18 @@ def add(studio: Studio) -> None:
     stop.click(None, cancels=work, api_visibility="private")
     model, label, _, first, _, _, evaluations, guidance = fields
     start.click(None, first, seed, js="(seed) => seed", api_visibility="private")
-    model.change(
-        refuse(lambda name: _changes(studio.models.get(name))),
-        model,
-        [label, evaluations, guidance],
-        api_visibility="private",
-    )
+    facts: dict[str, Any] = {"outputs": [label, evaluations, guidance], "api_visibility": "private"}
+    model.change(refuse(lambda name: _changes(studio.models.get(name))), model, **facts)
+    if not any(studio.models.ready()):  # the next who loads the page may find one
+        facts["outputs"].append(shown)
+        Context.root_block.load(refuse(lambda name: _begun(studio, name)), model, **facts)
     _add_endpoints(studio)
 
 
 def _fields(studio: Studio) -> list[Any]:
     """What can be chosen, in the order of :class:`Request`."""
     names = list(studio.models.names)
-    facts = _facts(studio.models.get(names[0]))
+    facts = _facts(next((model for _, model in studio.models.ready()), None))
     model = gr.Dropdown(names, value=names[0], label="Model", visible=True, elem_id="generate-model")
     label = gr.Dropdown(label="Class", elem_id="generate-label", **facts["label"])
     count = gr.Slider(1, studio.limits.pictures, value=COUNT, step=1, label="Pictures", elem_id="generate-count")
@@ -231,8 +239,10 @@ def _fields(studio: Studio) -> list[Any]:
     return [model, label, count, seed, sampler, grid, evaluations, guidance]
 
 
-def _facts(model: Model) -> dict[str, dict[str, Any]]:
-    """What the fields say for a model."""
+def _facts(model: Model | None) -> dict[str, dict[str, Any]]:
+    """What the fields say for a model; None where none has a checkpoint yet."""
+    if model is None:
+        return {"label": {"visible": False}, "evaluations": {"value": None}, "guidance": {"value": 1, "visible": False}}
     generator: Any = model.generator
     choices = [("all in turn", ""), *((each, each) for each in model.classes)]
     guided = bool(model.classes) or generator.guide is not None
@@ -246,6 +256,13 @@ def _facts(model: Model) -> dict[str, dict[str, Any]]:
 def _changes(model: Model) -> tuple[Any, ...]:
     facts = _facts(model)
     return gr.Dropdown(**facts["label"]), gr.Number(**facts["evaluations"]), gr.Number(**facts["guidance"])
+
+
+def _begun(studio: Studio, name: str) -> tuple[Any, ...]:
+    """The fields and what is shown, for a page whose models had no checkpoint when the studio was started."""
+    found = dict(studio.models.ready())
+    shown = _opening(studio)
+    return (*_changes(found[name]), shown) if name in found else (gr.skip(), gr.skip(), gr.skip(), shown)
 
 
 def _add_endpoints(studio: Studio) -> None:

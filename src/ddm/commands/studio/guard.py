@@ -76,7 +76,7 @@ class Guard:
         try:
             await self._app(scope, _limited(receive), answer)
         except Exception as error:  # gradio's own: it has no answer to an event that there is not
-            print(f"studio: {scope['method']}: {type(error).__name__}: {str(error)[:200]!r}", file=sys.stderr)
+            sys.stderr.write(f"studio: {scope['method']}: {type(error).__name__}: {str(error)[:200]!r}\n")
             await answer.end()
 
     def _refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ddm.commands.studio.runlist import Runs
 from ddm.commands.studio.shared import Models, Studio
 from ddm.errors import DdmError, RequestError
+from ddm.runs import checkpoints
 from ddm.runs.model import Model
 from ddm.runs.naming import named, shipped
 from ddm.runs.sources import find_checkpoint, load
@@ -19,33 +20,48 @@ RUNS = Path("runs")
 def open_studio(sources: Sequence[str], *, device: str, say: Callable[[str], None]) -> Studio:
     """A studio with the models of these sources, none of which is loaded yet; without any, of all runs in ./runs.
 
+    Runs without a checkpoint can be watched, and come last; they can be used once they have one.
+
     Raises:
         RequestError: a source is no run, has no sound checkpoint, or there is none at all.
     """
     pick_device(device)
-    found = _checked(sources, say) if sources else dict(_named(_all_runs(say)))
-    if not found:
-        raise RequestError(f"source: there is no run with a checkpoint in ./{RUNS}; train one with: ddm train shapes")
+    paths = _checked(sources, say) if sources else list(_all_runs(say))
+    if not paths:
+        raise RequestError(f"source: there is no run in ./{RUNS}; train one with: ddm train shapes")
+    found = dict(_named(sorted(paths, key=is_begun)))
     models = Models({name: partial(_load, name, source, device, say) for name, source in found.items()})
     return Studio(models, runs=Runs(found, None if sources else RUNS))
 
 
-def _checked(sources: Sequence[str], say: Callable[[str], None]) -> dict[str, Path]:
+def is_begun(path: Path) -> bool:
+    """Whether this is a run that has no checkpoint yet."""
+    return (path / "config.yaml").exists() and not checkpoints.steps(path / "checkpoints")
+
+
+def _checked(sources: Sequence[str], say: Callable[[str], None]) -> list[Path]:
     paths = []
     for source in dict.fromkeys(sources):
         what = named(source)
         if what.kind != "run":
             raise RequestError(f"source: {source!r} is not allowed here; allowed: runs and checkpoints of ddm train")
         paths.append(Path(what.text).expanduser())
-        find_checkpoint(paths[-1], say)
-    return dict(_named(paths))
+        _check(paths[-1], say)
+    return paths
+
+
+def _check(path: Path, say: Callable[[str], None]) -> None:
+    if is_begun(path):
+        say(f"{path.name} has no checkpoint yet: it can be watched, and used once it has one")
+    else:
+        find_checkpoint(path, say)
 
 
 def _all_runs(say: Callable[[str], None]) -> Iterable[Path]:
-    """Those in ./runs that have a checkpoint, and those that come with the package."""
+    """Those in ./runs, and those that come with the package."""
     for path in [*(each.parent for each in sorted(RUNS.glob("*/config.yaml"))), *shipped().values()]:
         try:
-            find_checkpoint(path, say)
+            _check(path, say)
         except DdmError as error:
             say(f"left out  {error}")
             continue
@@ -64,6 +80,8 @@ def _named(paths: Iterable[Path]) -> Iterable[tuple[str, Path]]:
 
 def _load(name: str, source: Path, device: str, say: Callable[[str], None]) -> Model:
     """The model; what goes wrong is told in the terminal, since it names folders."""
+    if is_begun(source):
+        raise RequestError(f"model: {name!r} has no checkpoint yet; the Watch tab shows how far its training is")
     try:
         return load(source, device=device)
     except DdmError as error:

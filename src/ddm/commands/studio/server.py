@@ -89,15 +89,11 @@ def listen(address: Address) -> socket.socket:
     host = address.host.strip("[]")
     try:
         family = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, address.port))
-        found.listen(128)
+        return socket.create_server((host, address.port), family=family, backlog=128)
     except OSError as error:
         raise RequestError(
             f"port: {address.port} at {address.host} cannot be had: {error.strerror}; choose another with --port"
         ) from None
-    return found
 
 
 def url_of(listening: socket.socket) -> str:

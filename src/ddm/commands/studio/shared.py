@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -52,6 +52,12 @@ class Models:
     def names(self) -> tuple[str, ...]:
         """In the order in which they were given."""
         return tuple(self._loaders)
+
+    def ready(self) -> Iterator[tuple[str, Model]]:
+        """Those that can be loaded now, with their names."""
+        for name in self.names:
+            with suppress(DdmError):
+                yield name, self.get(name)
 
     def get(self, name: str) -> Model:
         """The model of a name.
