@@ -28,6 +28,7 @@ import gradio as gr
 from ddm.commands.studio import following, screen, watching
 from ddm.commands.studio.following import History, Tail, curve
 from ddm.commands.studio.runlist import Runs
+from ddm.commands.studio.screen import charts, head
 from ddm.commands.studio.watch import Watching
 from ddm.commands.studio.watching import Watched, told
 
@@ -272,6 +273,15 @@ def test_a_finished_and_a_diverged_run_say_so(run: Path):
     assert state.word == "diverged" and "not finite" in state.message and "step 110" in state.message
     write(run / "metrics.jsonl", record(1000, skipped=10))
     assert watched_at(run).state(NOW).word == "finished"
+
+
+def test_a_run_without_a_log_is_shown_as_it_was_saved(run: Path):
+    (run / "metrics.jsonl").unlink()
+    (run / "checkpoints" / "000100").mkdir(parents=True)
+    found = watched_at(run)
+    assert found.state(NOW).message == "Saved at step 100; the log of its training is not here."
+    assert "Saved at step 100" in head(found) and "begin with the second record" in charts(found)
+    assert told(found)["state"] == "stopped"
 
 
 def test_skipped_steps_are_told_while_it_goes_on(run: Path):

@@ -156,6 +156,8 @@ class Watched:
         at = f"step {self.step:,}"
         if not len(self.history) and self.saved is None:
             return State("waiting", self._waiting())
+        if not len(self.history) and not self.in_use:
+            return State("stopped", f"Saved at step {self.saved:,}; the log of its training is not here.")
         if self.total is not None and self.step >= self.total:
             return State("finished", f"Done: {self.total:,} steps.")
         if self.in_use or (not self._was_used and self._is_lively(time.time() if now is None else now)):
@@ -187,10 +189,10 @@ class Watched:
     def _is_lost(self) -> bool:
         """Whether no step since the record before last was applied."""
         steps, skipped, losses = (self.history.column(name)[-2:] for name in ("step", "skipped", "loss"))
+        if not len(steps) or math.isfinite(losses[-1]):
+            return False
         before = (0.0, 0.0) if len(steps) == 1 else (steps[0], skipped[0])
-        return (
-            len(steps) > 0 and not math.isfinite(losses[-1]) and bool(skipped[-1] - before[1] >= steps[-1] - before[0])
-        )
+        return bool(skipped[-1] - before[1] >= steps[-1] - before[0])
 
     def curve(self, name: str) -> Curve:
         """One of :data:`CURVES` against the step."""
