@@ -33,6 +33,9 @@ from typing import Any
 CANCELLED = 8
 """Every so-many-th request is cancelled."""
 
+PATIENCE = 60
+"""Seconds after which a request counts as lost."""
+
 GROWTH = 0.10
 """Of the resident memory after the first third of the time, at most."""
 
@@ -135,7 +138,7 @@ def call(place: str, model: str, number: int, end: float, seen: Seen) -> None:
 def follow(job: Any, begun: float, seen: Seen, *, cancelled: bool) -> str:
     """How a request ends."""
     try:
-        for moment in job:
+        for moment in moments(job):
             if moment["done"] <= 1 or not seen.waits:
                 seen.waits.append(time.monotonic() - begun)
             if cancelled:
@@ -148,8 +151,21 @@ def follow(job: Any, begun: float, seen: Seen, *, cancelled: bool) -> str:
         words = str(error)
         if LEAKS.search(words):
             seen.problems.append(f"an answer says: {words[:200]}")
-        return "busy" if "queue is full" in words.lower() else f"failed: {words[:80]}"
+        return "busy" if "queue is full" in words.lower() or "503" in words else f"failed: {words[:80]}"
     return "lost"
+
+
+def moments(job: Any) -> Iterator[dict[str, Any]]:
+    """What a job gives, one after the other; raises what it failed with, for which its own iterator waits for ever."""
+    told, end = 0, time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        over, found = job.done(), job.outputs()
+        yield from found[told:]
+        told = len(found)
+        if over:
+            job.result()
+            return
+        time.sleep(0.02)
 
 
 def harm(place: str, end: float, seen: Seen) -> None:
@@ -160,7 +176,7 @@ def harm(place: str, end: float, seen: Seen) -> None:
         seen.outcomes["answers to harm" if status else "harm, line closed"] += 1
         if LEAKS.search(text):
             seen.problems.append(f"{method} {path} says: {text[:200]}")
-        time.sleep(0.05)
+        time.sleep(0.5)
 
 
 def watch(process: int, end: float, seen: Seen) -> None:

@@ -1,5 +1,9 @@
 """The Compare tab: models at the same seeds, their numbers, and the training pictures nearest to a sample."""
 
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
 import gradio as gr
 from gradio.context import Context
 
@@ -11,8 +15,8 @@ from ddm.commands.studio.stages import hint
 
 CSS = contrasts.CSS
 
-IN_TURN = ("in turn", "")
-"""What the lists of classes call all of them."""
+IN_TURN, LABELS = ("in turn", ""), 2
+"""What the lists of classes call all of them, and how many such lists there are."""
 
 
 def add(studio: Studio) -> None:
@@ -21,12 +25,13 @@ def add(studio: Studio) -> None:
     assert isinstance(here, gr.Tab), "it is added to a tab"
     gr.HTML(hint("The same seed is the same noise for every model: what differs is what each has learned."))
     models = gr.CheckboxGroup(names, value=names[:4], label="Models")
+    without = gr.HTML("")
     labels = [_add_pictures(actions, models)]
     gr.Markdown("### Numbers")
     _add_numbers(actions, models)
     gr.Markdown("### Nearest training pictures")
     labels.append(_add_nearest(actions, names))
-    here.select(refuse(lambda: [_classes(studio) for _ in labels]), None, labels, **HIDDEN)
+    here.select(refuse(partial(_fitted, studio)), models, [models, without, *labels], **HIDDEN)
 
 
 def _add_pictures(actions: Contrasts, models: gr.CheckboxGroup) -> gr.Dropdown:
@@ -69,7 +74,14 @@ def _add_nearest(actions: Contrasts, names: list[str]) -> gr.Dropdown:
     return label
 
 
-def _classes(studio: Studio) -> gr.Dropdown:
-    """The classes of any of the models, once the tab is looked at: until then no model has to be loaded."""
-    found = dict.fromkeys(each for _, model in studio.models.ready() for each in model.classes)
-    return gr.Dropdown([IN_TURN, *((each, each) for each in found)])
+def _fitted(studio: Studio, chosen: Sequence[str]) -> tuple[Any, ...]:
+    """The models that can be compared now, a line about the others, and the classes of any of them.
+
+    Asked for once the tab is looked at: until then no model has to be loaded.
+    """
+    ready = dict(studio.models.ready())
+    others = [name for name in studio.models.names if name not in ready]
+    words = f"Without a checkpoint yet: {', '.join(others)}. The Watch tab shows how far the training is."
+    classes = dict.fromkeys(each for model in ready.values() for each in model.classes)
+    labels = (gr.Dropdown([IN_TURN, *((each, each) for each in classes)]) for _ in range(LABELS))
+    return [name for name in chosen if name in ready], hint(words) if others else "", *labels

@@ -234,11 +234,11 @@ def add_how(sampler: str, evaluations: int | None = None) -> list[Any]:
     """How pictures are made, folded away: sampler, evaluations, guidance."""
     with gr.Accordion("How", open=False), gr.Row():
         choices = [("the model's own", ""), *([(sampler, sampler)] if sampler else []), *((n, n) for n in samplers)]
-        info = "of the network; empty: the model's own"
+        info = "of the network; 0: the model's own"
         return [
             gr.Dropdown(choices, value=sampler, label="Sampler", allow_custom_value=True),
             gr.Number(evaluations, label="Evaluations", precision=0, minimum=0, info=info),
-            gr.Number(None, label="Guidance", minimum=0, info="towards the class; empty: the model's own"),
+            gr.Number(None, label="Guidance", minimum=0, info="towards the class; 0: the model's own"),
         ]
 
 

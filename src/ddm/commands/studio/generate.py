@@ -195,7 +195,8 @@ def add(studio: Studio) -> None:
     model.change(refuse(lambda name: _changes(studio.models.get(name))), model, **facts)
     if not any(studio.models.ready()):  # the next who loads the page may find one
         facts["outputs"].append(shown)
-        Context.root_block.load(refuse(lambda name: _begun(studio, name)), model, **facts)
+        page_itself: Any = Context.root_block
+        page_itself.load(refuse(lambda name: _begun(studio, name)), model, **facts)
     _add_endpoints(studio)
 
 
@@ -230,7 +231,7 @@ def _fields(studio: Studio) -> list[Any]:
         )
     with gr.Row():
         evaluations = gr.Number(
-            label="Evaluations", info="of the network", precision=0, minimum=1, min_width=140,
+            label="Evaluations", info="0: the model's own", precision=0, minimum=0, min_width=140,
             **facts["evaluations"],
         )  # fmt: skip
         guidance = gr.Number(

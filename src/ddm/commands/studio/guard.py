@@ -4,6 +4,7 @@ Gradio by itself takes uploads of any size from anybody, also from other web sit
 6.31); a name that points to 127.0.0.1 for a moment (DNS rebinding) makes any site such a one.
 """
 
+import asyncio
 import ipaddress
 import re
 import socket
@@ -16,8 +17,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-LARGEST = 8_000_000
-"""Bytes of a request: an upload in base64, with room for the rest."""
+LARGEST, PATIENCE = 8_000_000, 20
+"""Bytes of a request, an upload in base64 with room for the rest; and seconds until the next piece of it is there."""
 
 PUBLIC_GET = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json|logout)/?|/(assets|static|svelte)/.+"
@@ -120,13 +121,16 @@ def _is_open(method: str, path: str) -> bool:
 
 
 def _limited(receive: Receive) -> Receive:
-    """The request's body, of which no more than :data:`LARGEST` bytes are taken, whatever its headers say."""
-    taken = 0
+    """The request's body: no more than :data:`LARGEST` bytes, whatever its headers say, and no slower than allowed."""
+    taken, complete = 0, False
 
     async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
+        nonlocal taken, complete
+        try:
+            message = await asyncio.wait_for(receive(), None if complete else PATIENCE)
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+        taken, complete = taken + len(message.get("body", b"")), not message.get("more_body", False)
         return message if taken <= LARGEST else {"type": "http.disconnect"}
 
     return limited

@@ -1,5 +1,7 @@
 """The page: its tabs, its look, and nothing that is fetched from anywhere."""
 
+import math
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -67,6 +69,10 @@ INK = {
 """Of the theme: calm and flat, so that the pictures are what one sees."""
 
 
+UNFIT = "these are not the values that this action takes, or not as many"
+"""What is told where no field can be named."""
+
+
 class Page(gr.Blocks):
     """Blocks that take no files, since everything here is sent as text, and tell in a word what they do not take.
 
@@ -81,8 +87,20 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *given, **named)
         except (ValueError, TypeError, AttributeError, ComponentProcessingError):
-            words = "these are not the values that this action takes, or not as many"
+            words = out_of_bounds(block_fn.inputs, inputs) or UNFIT
             raise gr.Error(words, title="Not possible", print_exception=False) from None
+
+
+def out_of_bounds(fields: Sequence[Any], values: Sequence[Any]) -> str:
+    """What is wrong with the first number that its field does not take; empty where there is none."""
+    for field, value in zip(fields, values):
+        low, high = (getattr(field, name, None) for name in ("minimum", "maximum"))
+        if low is None or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not low <= value <= (math.inf if high is None else high):
+            allowed = f"{low:,g} or more" if high is None else f"{low:,g} to {high:,g}"
+            return f"{field.label}: {value:g} is not allowed; allowed: {allowed}"
+    return ""
 
 
 def names_a_file(value: Any) -> bool:
