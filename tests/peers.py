@@ -4,7 +4,7 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +12,8 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor, nn
+
+from ddm.runs.peer_names import renamed as from_peer  # noqa: F401 (what the tests of networks compare with)
 
 PACKAGE = "denoising_diffusion_pytorch"
 APART = Path(sys.prefix, "oracles")
@@ -86,69 +88,3 @@ def float64() -> Iterator[None]:
 def gradients(network: nn.Module) -> dict[str, Tensor]:
     """By the names of the parameters; only of those that have one."""
     return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
-
-
-def from_peer(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of the package's ``Unet`` under the names and in the shapes of ours.
-
-    Args:
-        state: ``state_dict()`` of theirs.
-        like: ``state_dict()`` of ours, for the shapes.
-
-    Raises:
-        AssertionError: a tensor of theirs or of ours is left over.
-        RuntimeError: two that correspond differ in size.
-    """
-    depth = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("downs."))
-    names = dict(_places(depth))
-    renamed: dict[str, Tensor] = {}
-    for key, value in state.items():
-        place = next(theirs for theirs in names if key.startswith(f"{theirs}."))
-        name = names[place] + INSIDE.get(key[len(place) :], key[len(place) :])
-        assert name not in renamed, f"{key} and another are both {name}"
-        if key.endswith("mem_kv") and value.shape[2] > value.shape[3]:
-            value = value.mT  # linear attention keeps it as [..., head width, memory], full attention turned around
-        renamed[name] = value
-    assert set(renamed) == set(like), set(renamed) ^ set(like)
-    # Gains lose a leading 1; a 1x1 convolution of the pixels of 2x2 squares becomes a 2x2 convolution with stride 2.
-    return {name: value.reshape(like[name].shape) for name, value in renamed.items()}
-
-
-def _places(depth: int) -> Iterator[tuple[str, str]]:
-    """Where their modules are in ours."""
-    yield from {"init_conv": "stem", "time_mlp.1": "time.0", "time_mlp.3": "time.2"}.items()
-    for level in range(depth):
-        down, up, ours = f"downs.{level}", f"ups.{depth - 1 - level}", f"body{'.deeper.level' * level}"
-        for number, part in enumerate(("1", "2", "_attention")):
-            yield f"{down}.{number}", f"{ours}.down{part}"
-            yield f"{up}.{number}", f"{ours}.up{part}"
-        deepest = level == depth - 1
-        yield (f"{down}.3", f"{ours}.deeper.widen") if deepest else (f"{down}.3.1", f"{ours}.deeper.shrink")
-        # They enlarge at the end of a level, we after it.
-        yield (f"{up}.3.1", f"{ours.removesuffix('.level')}.grow.1") if level else (f"{up}.3", "narrow")
-    for theirs, part in {"mid_block1": "block1", "mid_attn": "attention", "mid_block2": "block2"}.items():
-        yield theirs, f"body{'.deeper.level' * (depth - 1)}.deeper.{part}"
-    yield from {"final_res_block": "last", "final_conv": "head"}.items()
-
-
-INSIDE = {
-    ".block1.norm.g": ".norm1.gain",
-    ".block2.norm.g": ".norm2.gain",
-    ".norm.g": ".norm.gain",
-    ".to_out.1.g": ".out.1.gain",
-    ".mem_kv": ".memory",
-}
-INSIDE |= {
-    f".{theirs}.{kind}": f".{ours}.{kind}"
-    for kind in ("weight", "bias")
-    for theirs, ours in {
-        "mlp.1": "modulation",
-        "block1.proj": "conv1",
-        "block2.proj": "conv2",
-        "res_conv": "shortcut",
-        "to_qkv": "query_key_value",
-        "to_out": "out",
-        "to_out.0": "out.0",
-    }.items()
-}
-"""Their names of parameters inside a block or an attention, and ours."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from ddm.errors import DdmError, RequestError, unknown
+from ddm.errors import DdmError, RequestError, one_line, unknown
 from ddm.version import __version__
 
 VERBS = {
@@ -17,6 +17,7 @@ VERBS = {
     "compare": "several sources measured alike: a table, which differences are real, pictures",
     "report": "one HTML file that shows a run: samples, films, curves, numbers, settings",
     "studio": "a web page where models are watched, used and compared",
+    "convert": "a checkpoint of denoising-diffusion-pytorch as a run of ours",
     "export": "a run with only what sampling needs, to give away",
     "data": "what is in a data set, what is wrong with it, a preview",
     "list": "the recipes, samplers, networks, ... there are to choose from",
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit does not fail on it again
         return 0
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         line = explain(error)
         if line is None or os.environ.get("DDM_DEBUG"):
             raise
@@ -89,12 +90,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def explain(error: OSError | RuntimeError) -> str | None:
+def explain(error: OSError | RuntimeError | MemoryError) -> str | None:
     """One line for a failure of the machine; None for what must be a mistake of ours."""
     if isinstance(error, OSError):
-        return f"{error.filename or 'the system'}: {error.strerror or error}"
-    if type(error).__name__ == "OutOfMemoryError":  # torch's; it is not imported here
+        return one_line(f"{error.filename or 'the system'}: {error.strerror or error}")
+    # Torch's own errors are known by their names: it is not imported here.
+    full = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if full or "not enough memory" in str(error):
         return "the device has too little memory; try a smaller --batch-size (with a larger train.accumulate)"
+    if type(error).__name__.startswith("Dist") or "gloo" in str(error):
+        return "another process of this launch is gone; the same command goes on from the last checkpoint"
     return None
 
 
@@ -133,6 +138,9 @@ def leave_the_others() -> None:
     Its threads would be cut off there, which aborts one of four such commands after its work is done. A command that
     failed skips this: its process must end at once, which is how the others learn of it.
     """
+    watch = sys.modules.get("ddm.training.watch")
+    if watch is not None:
+        watch.leave()
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -16,6 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from ddm.errors import RequestError, unknown
 
+LONGEST = 20_000
+"""Characters of a choice; ``levels(at=(...))`` of a thousand levels is half of it."""
+
 Part = TypeVar("Part", bound=Callable[..., Any])
 
 
@@ -34,6 +37,8 @@ class Choice:
             RequestError: the text is not such a call.
         """
         wrong = RequestError(f"{field}: {text!r} is not a choice; write name or name(option=value, ...)")
+        if len(text) > LONGEST:
+            raise wrong
         try:
             node = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, MemoryError, RecursionError):

@@ -49,7 +49,14 @@ def test_numbers_that_json_does_not_know(tmp_path):
         path, {"step": 1, "loss": math.nan, "parts": [math.inf, (-math.inf, 2)], "more": {"a": math.nan}, "x": "in"}
     )
     strict = json.loads(path.read_bytes(), parse_constant=lambda name: pytest.fail(name))
-    assert strict == {"step": 1, "loss": "nan", "parts": ["inf", ["-inf", 2]], "more": {"a": "nan"}, "x": "in"}
+    assert strict == {
+        "format": 1,
+        "step": 1,
+        "loss": "nan",
+        "parts": ["inf", ["-inf", 2]],
+        "more": {"a": "nan"},
+        "x": "in",
+    }
     (record,) = log.read(path)
     assert math.isnan(record["loss"])
     assert math.isnan(record["more"]["a"])

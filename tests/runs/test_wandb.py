@@ -96,7 +96,7 @@ def test_wandb_offline_keeps_what_was_logged(tmp_path, bare):
     (about,) = [each.run for each in records(place) if each.WhichOneof("record_type") == "run"]
     assert (about.project, about.display_name, about.entity) == (PROJECT, "my-run", "")
     assert {item.key: json.loads(item.value_json) for item in about.config.update}.items() >= CONFIG.items()
-    assert json.loads((run / "wandb.json").read_bytes()) == {"id": about.run_id}
+    assert json.loads((run / "wandb.json").read_bytes()) == {"format": 1, "id": about.run_id}
 
 
 def test_wandb_goes_on_with_the_same_run_in_a_fresh_folder(tmp_path, bare):
@@ -226,7 +226,7 @@ def test_a_damaged_wandb_json_means_a_new_run(tmp_path, fake, text):
     (tmp_path / "wandb.json").write_text(text)
     opened(tmp_path, "wandb(mode='offline')")
     assert "id" not in FakeRun.started[0]
-    assert json.loads((tmp_path / "wandb.json").read_bytes()) == {"id": "new-id"}
+    assert json.loads((tmp_path / "wandb.json").read_bytes()) == {"format": 1, "id": "new-id"}
 
 
 def test_a_disabled_wandb_keeps_nothing(tmp_path, bare):

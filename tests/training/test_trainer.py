@@ -164,7 +164,7 @@ def test_a_step_that_is_not_finite_is_never_applied():
 def test_many_in_a_row_stop_the_training_with_an_explanation():
     trainer = make(steps=100, accumulate=1)
     poison(trainer, set(range(11, 101)))
-    with pytest.raises(Diverged, match=r"the last 30 steps up to 40 had a loss or gradient that is not finite"):
+    with pytest.raises(Diverged, match=r"at step 40: the last 30 steps had a loss or gradient that is not finite"):
         trainer.train()
     assert all(bool(value.isfinite().all()) for value in everything(trainer).values())
 

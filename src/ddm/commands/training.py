@@ -1,7 +1,6 @@
 """What ``ddm train`` does once the request is in order."""
 
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from ddm.commands.clock import Clock
 from ddm.commands.console import Bar, Console, duration, is_main
+from ddm.commands.machine import explain_precision, peak_memory
 from ddm.commands.stopping import Stop, stop_on_signals
 from ddm.data import ImageSet
 from ddm.errors import DdmError
@@ -26,7 +26,7 @@ from ddm.runs.evaluation import Evaluator
 from ddm.runs.folder import Run
 from ddm.runs.progress import finish
 from ddm.runs.trackers import open_trackers
-from ddm.training import Diverged, Team, Trainer, TrainStep, has_bf16, pick_device
+from ddm.training import PATIENCE, Diverged, Team, Trainer, TrainStep, pick_device
 from ddm.version import __version__
 
 AGREE_EVERY = 10
@@ -101,6 +101,7 @@ class _Session:
             step=self.first,
         )
         self.saved = self.sampled = self.first
+        self.skipped = sum(each.get("skipped", 0) for each in log.read(run.metrics)[-1:])
         self.evaluator = self._make_evaluator() if config.every.evaluate else None
         self.clock = Clock(self.first)
 
@@ -128,7 +129,7 @@ class _Session:
         try:
             with self.console.bar(trainer.total, done=self.first) as bar:
                 self._loop(bar)
-        except Diverged as error:
+        except (Diverged, checkpoints.NotFinite) as error:
             raise DdmError(
                 f"{error}, under another --name; {run.path} stands at its checkpoint of step {self.saved}"
             ) from None
@@ -152,8 +153,7 @@ class _Session:
             if self.evaluator and due(self.run.config.every.evaluate, step.number):
                 self._evaluate(self.evaluator)
             if is_main() and due(self.run.config.every.save, step.number):
-                with self._going_on("the checkpoint"):
-                    self._save()
+                self._save_if_worth_it()
             if self._told_to_stop(step.number):
                 break
         if is_main() and self.saved < trainer.step:
@@ -177,6 +177,8 @@ class _Session:
         """A disk that fails ends no training: it may have room again by the next time."""
         try:
             yield
+        except checkpoints.NotFinite:
+            raise  # it will not get better
         except (SaveError, OSError) as error:
             self.console.say(f"{what} of step {self.trainer.step} was not written: {error}; training goes on")
         except DdmError as error:
@@ -213,9 +215,24 @@ class _Session:
         log.append(self.run.metrics, record)
         values = {f"train/{name}": value for name, value in record.items() if name not in ("step", "time")}
         self.trackers.log(values, trainer.step)
+        if mean.skipped > self.skipped:
+            self.console.say(
+                f"step {trainer.step}: {mean.skipped - self.skipped} more steps were not finite and not applied; "
+                f"{PATIENCE} in a row end the training"
+            )
+            self.skipped = mean.skipped
         left = self.clock.left(trainer.step, trainer.total)
         skipped = f"  skipped {mean.skipped}" if mean.skipped else ""
         bar.log(trainer.step, f"loss {mean.loss:.4f}  {per_second:,.0f} img/s  {duration(left)} left{skipped}")
+
+    def _save_if_worth_it(self) -> None:
+        """Not while no step can be applied: whoever resumed there would be stuck, and better ones would be pruned."""
+        in_a_row = self.trainer.not_finite_in_a_row
+        if in_a_row:
+            self.console.say(f"step {self.trainer.step}: no checkpoint, the last {in_a_row} steps were not finite")
+            return
+        with self._going_on("the checkpoint"):
+            self._save()
 
     def _save(self) -> None:
         with self.clock.pause():
@@ -284,26 +301,6 @@ def preview(config: Config, trainer: Trainer, data: ImageSet, stop: Stop) -> tor
     return grid(to_uint8(x).cpu(), scale=max(1, 64 // config.image_size))
 
 
-def explain_precision(wanted: str, trainer: Trainer) -> str:
-    """Why the precision is what it is, where that may surprise."""
-    if wanted == "auto":
-        return ""
-    if wanted != trainer.precision:
-        return f" ({wanted} needs a CUDA GPU)"
-    return " (this device emulates it: fp32 is faster)" if wanted == "bf16" and not has_bf16(trainer.device) else ""
-
-
 def due(every: int, step: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens now."""
     return every > 0 and step % every == 0
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the most so far: of the GPU where there is one, else of this process; 0 where that is not told."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows has none
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -85,8 +85,9 @@ def _load(file: Path, column: str | None, label: str | None) -> tuple[np.ndarray
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
         with np.load(file, allow_pickle=False) as content:
             name, label_name = _names(content.files, column, label)
-            if sizes[name] > MAX_BYTES:
-                raise RequestError(f"{name} would unpack to {sizes[name]:,} bytes; allowed: {MAX_BYTES:,}")
+            for each in filter(None, (name, label_name)):
+                if sizes[each] > MAX_BYTES:
+                    raise RequestError(f"{each} would unpack to {sizes[each]:,} bytes; allowed: {MAX_BYTES:,}")
             return content[name], content[label_name] if label_name else None
     except RequestError:
         raise

@@ -4,7 +4,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 from torch import Tensor
 
 from ddm.errors import RequestError
@@ -84,7 +84,7 @@ def karras(
     sigmas: Tensor,
     steps: int,
     *,
-    rho: Annotated[float, Gt(0)] = 7.0,
+    rho: Annotated[float, Ge(0.1)] = 7.0,
     low: Annotated[float, Gt(0)] = 0.002,
     high: Annotated[float, Gt(0)] = 80.0,
 ) -> Tensor:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, TypeVar
 
 import torch
-from annotated_types import Ge, Lt, MinLen, MultipleOf
+from annotated_types import Ge, Le, Len, Lt, MultipleOf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -228,13 +228,13 @@ class ResidualUnet(Network):
 
     def __init__(
         self,
-        width: Annotated[int, Ge(4), MultipleOf(2)] = 128,
-        mults: Annotated[tuple[Positive, ...], MinLen(1)] = (1, 2, 2, 2),
+        width: Annotated[int, Ge(4), Le(8192), MultipleOf(2)] = 128,
+        mults: Annotated[tuple[Annotated[int, Ge(1), Le(256)], ...], Len(1, 12)] = (1, 2, 2, 2),
         *,
         size: Positive = 32,
         channels: int = 3,
         classes: int = 0,
-        blocks: Positive = 2,
+        blocks: Annotated[int, Ge(1), Le(64)] = 2,
         attention: tuple[Positive, ...] = (16,),
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
         film: bool = True,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Len, Lt, MultipleOf
+from annotated_types import Ge, Le, Len, Lt, MultipleOf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,8 +48,8 @@ class Unet(Network):
 
     def __init__(
         self,
-        dim: Annotated[int, Ge(8), MultipleOf(8)] = 64,
-        dim_mults: Annotated[tuple[Annotated[int, Ge(1)], ...], Len(1)] = (1, 2, 4, 8),
+        dim: Annotated[int, Ge(8), Le(8192), MultipleOf(8)] = 64,
+        dim_mults: Annotated[tuple[Annotated[int, Ge(1), Le(256)], ...], Len(1, 12)] = (1, 2, 4, 8),
         *,
         channels: int = 3,
         classes: int = 0,

@@ -3,14 +3,37 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ddm.data import ImageSet
 from ddm.errors import DdmError, RequestError
 from ddm.runs import checkpoints, log
-from ddm.runs.config import BEST, Config
+from ddm.runs.config import BEST, Config, Count
 from ddm.runs.folder import FORMAT, Run, from_plain
 from ddm.training import Trainer
+
+
+class _Pictures(BaseModel):
+    model_config = ConfigDict(strict=True)
+    channels: Literal[1, 3, 4]
+    classes: Annotated[list[str], Field(max_length=100_000)]
+    digest: str
+
+
+class _Counters(BaseModel):
+    model_config = ConfigDict(strict=True)
+    step: Count
+    images: Count
+    scaler: dict[str, float | int] | None = None
+
+
+class _Facts(BaseModel):
+    """What a checkpoint's state.json says besides the settings; the file may be anybody's."""
+
+    pictures: _Pictures
+    trainer: _Counters
 
 
 def save(run: Run, trainer: Trainer, data: ImageSet, *, since: int) -> Path:
@@ -41,10 +64,12 @@ def mean_since(run: Run, name: str, since: int) -> float | None:
     """The mean of a number over what was recorded in training after step ``since``; None without any."""
     if name in ("fid", "kid"):
         records = [each for each in log.read(run.evaluations) if each.get("by") == "train"]
-        found = [(each["step"], each["value"]) for each in records if each["metric"] == name]
+        found = [(each.get("step", 0), each.get("value")) for each in records if each.get("metric") == name]
     else:
-        found = [(each["step"], each[name]) for each in log.read(run.metrics)]
-    values = [value for step, value in found if step > since and math.isfinite(value)]
+        found = [(each.get("step", 0), each.get(name)) for each in log.read(run.metrics)]
+    values = [
+        value for step, value in found if step > since and isinstance(value, float | int) and math.isfinite(value)
+    ]
     return sum(values) / len(values) if values else None
 
 
@@ -61,9 +86,10 @@ def prune(run: Run) -> None:
 def read_mean(run: Run, step: int, name: str) -> float | None:
     """A number that was kept with a checkpoint; None where there is none or it cannot be read."""
     try:
-        return checkpoints.load(checkpoints.place_of(run.checkpoints, step), groups=[]).state["means"][name]
-    except (DdmError, KeyError):
+        mean = checkpoints.load(checkpoints.place_of(run.checkpoints, step), groups=[]).state["means"][name]
+    except (DdmError, KeyError, TypeError):
         return None
+    return mean if isinstance(mean, float | int) else None
 
 
 def resume(run: Run, trainer: Trainer, data: ImageSet, say: Callable[[str], None]) -> int:
@@ -91,10 +117,16 @@ def resume(run: Run, trainer: Trainer, data: ImageSet, say: Callable[[str], None
 
 
 def checkpoint_config(state: dict[str, Any], path: Path) -> Config:
-    """The Config a checkpoint was made with; raises :class:`RequestError` where this version cannot read it."""
+    """The Config a checkpoint was made with; raises :class:`RequestError` where this version cannot read its state."""
     config = state.get("config")
     if not isinstance(config, dict):
         raise RequestError(f"{path}: has no settings in its state.json")
+    try:
+        _Facts.model_validate(state)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise RequestError(f"{path}: state.json: {field} is not allowed; {problem['msg']}") from None
     return from_plain(config, source=str(path))
 
 

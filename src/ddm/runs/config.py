@@ -82,7 +82,7 @@ class Sampling(Settings):
 
     sampler: str = "ipndm(order=4)"
     """Noise to picture, e.g. heun(churn=40), ddim(eta=1), ddpm, dpmpp_2m."""
-    steps: Positive = 10
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 10
     """Steps of the sampler."""
     grid: str = "karras"
     """Where on the noise levels the steps lie."""
@@ -96,7 +96,7 @@ class Sampling(Settings):
     """How every guess of the clean picture is kept in range: none, static, dynamic(quantile=0.995)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the network's arithmetic in sampling; bf16 is several times as fast on a GPU and moves pictures a little."""
-    count: Positive = 64
+    count: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Pictures in the grids of a run."""
 
     @field_validator("clip", mode="before")
@@ -129,7 +129,7 @@ class Config(Settings):
     """The backbone."""
     conditional: bool = False
     """Learn the labels too, so that a class can be asked for."""
-    timesteps: Annotated[int, Field(ge=2)] = 1000
+    timesteps: Annotated[int, Field(ge=2, le=100_000)] = 1000
     """Noise levels of the schedule."""
     schedule: str = "linear"
     """How noisy each is: linear, cosine, sigmoid, lognormal, flow."""
@@ -173,7 +173,14 @@ def validate(values: dict[str, Any], *, source: str = "") -> Config:
         message = problem["msg"].replace("Input should be", "must be")
         if problem["type"] == "extra_forbidden":
             message = "there is no such setting"
-        raise RequestError(f"{source}{field}: {problem['input']!r} is not allowed; {message}") from None
+        raise RequestError(f"{source}{field}: {_shown(problem['input'])} is not allowed; {message}") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of many thousand digits, or nested without end
+        return f"this {type(value).__name__}"
 
 
 def override(base: Config, changes: dict[str, Any]) -> Config:

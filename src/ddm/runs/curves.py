@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+DRAWN = {"step", "value", "low", "high", "better", "metric", "label", "protocol", "protocol_digest"}
+"""What a record must say to be drawn."""
+
 BLUE, RED = "#1f5fa8", "#b3452c"
 
 
@@ -16,7 +19,7 @@ def draw(records: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]
         path: the picture; its folder is made.
         title: above it.
     """
-    points = [each for each in records if isinstance(each.get("loss"), (int, float))]
+    points = [each for each in records if isinstance(each.get("loss"), (int, float)) and "step" in each]
     if len(points) < 2:
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,14 +54,16 @@ def draw_distance(axes: Any, name: str, curve: Sequence[Mapping[str, Any]]) -> N
     falling = curve[-1]["better"] == "lower" and min(values) > 0  # shares stand on a scale that has a top
     axes.set(xlabel="optimiser step", ylabel=name, yscale="log" if falling else "linear")
     protocol = curve[-1]["protocol"]
-    against = f"{protocol['n_fake']:,} pictures against {protocol['n_real']:,} of {protocol['reference']}"
-    axes.set_title(against, fontsize="small")
+    fake, real = (
+        f"{protocol[name]:,}" if isinstance(protocol.get(name), int) else "?" for name in ("n_fake", "n_real")
+    )
+    axes.set_title(f"{fake} pictures against {real} of {protocol.get('reference')}", fontsize="small")
     _tidy(axes)
 
 
 def distances(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Name and curve of each metric that was measured in training, one protocol each, the newest; by step."""
-    trained = [each for each in evaluations if each.get("by") == "train"]
+    trained = [each for each in evaluations if each.get("by") == "train" and each.keys() >= DRAWN]
     for metric in dict.fromkeys(each["metric"] for each in trained):
         found = [each for each in trained if each["metric"] == metric]
         alike = [each for each in found if each["protocol_digest"] == found[-1]["protocol_digest"]]

@@ -55,8 +55,8 @@ def commit() -> str | None:
 def record(path: Path, device: torch.device, **facts: Any) -> None:
     """Add this session to ``environment.json``; what earlier sessions wrote stays."""
     try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
-    except (OSError, ValueError, KeyError, TypeError):
+        sessions = list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         sessions = []
     now = datetime.now(UTC).isoformat(timespec="seconds")
     sessions.append({"started": now, "command": sys.argv, **describe(device), **facts})

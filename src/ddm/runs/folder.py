@@ -16,6 +16,19 @@ FORMAT = 1
 """Of run folders; a folder of a later format is refused."""
 
 
+LARGEST = 100_000
+"""Bytes of a config.yaml that are read."""
+
+
+class _PlainYaml(yaml.SafeLoader):
+    """YAML in which nothing stands for something else: ten lines of ``[*a, *a]`` mean more than a memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("a name that stands for something else (*a) is not allowed")
+        return super().compose_node(parent, index)
+
+
 class Run:
     """The folder of a run. See :meth:`start` for one to train in, :meth:`open` for one to read.
 
@@ -124,11 +137,17 @@ def read_config(path: Path) -> Config:
         RequestError: no such file, not a Config, or one of a later format.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise RequestError(f"{path}: has more than {LARGEST:,} bytes")
+        values = _PlainYaml(data.decode()).get_single_data()
     except FileNotFoundError:
         raise RequestError(f"source: {str(path.parent)!r} is not a run: it has no {path.name}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-        raise RequestError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+    except (yaml.YAMLError, ValueError, TypeError, OSError, RecursionError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path}: cannot be read: {(str(error).splitlines() or ['?'])[0]}") from None
     if not isinstance(values, dict):
         raise RequestError(f"{path}: is not a list of settings")
     return from_plain(values, source=str(path))

@@ -1,20 +1,23 @@
 """Append-only records of a run, one JSON object a line: ``metrics.jsonl``, ``evaluations.jsonl``.
 
-A record is a line that ends. What follows the last line end was being written when the process died: readers pass over
-it, and the next :func:`append` removes it. JSON has no NaN and no infinities; they are written as the strings
-``"nan"``, ``"inf"`` and ``"-inf"`` and read back as floats (and so would be a text of just these letters).
+A record is a line that ends, and says its ``format``. What follows the last line end was being written when the process
+died: readers pass over it, and the next :func:`append` removes it. JSON has no NaN and no infinities; they are written
+as the strings ``"nan"``, ``"inf"``, ``"-inf"`` and read back as floats (and so would be a text of just these letters).
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ddm.errors import DdmError
 from ddm.runs import atomic
+
+FORMAT = 1
+"""Of each record, since versions may follow each other in a run; a record without it is of the first."""
 
 _BLOCK = 4096
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -26,7 +29,7 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
     Raises:
         SaveError: the system refused; the file is as it was.
     """
-    line = json.dumps(_encoded(record), allow_nan=False).encode() + b"\n"
+    line = json.dumps({"format": FORMAT, **_encoded(record)}, allow_nan=False).encode() + b"\n"
     with atomic.saving(path, len(line)):
         descriptor = atomic.disk.append(path)
         try:
@@ -66,7 +69,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     records = []
     for number, line in enumerate(_lines(path), 1):
-        record = _record(line)
+        record = _record(line, path)
         if record is None:
             raise DdmError(f"{path}, line {number}: not a record; delete the line to go on without it")
         records.append(record)
@@ -87,7 +90,7 @@ def truncate(path: Path, after_step: int) -> None:
         return
     kept, bad = [], None
     for number, line in enumerate(_lines(path), 1):
-        record = _record(line)
+        record = _record(line, path)
         if record is None:
             bad = bad or number
         elif record.get("step", after_step) <= after_step:
@@ -109,12 +112,45 @@ def _lines(path: Path) -> list[bytes]:
         raise DdmError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _record(line: bytes, path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return _decoded(value) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    record = _decoded(value)
+    made = record.pop("format", 1)
+    if _is_whole(made) and made > FORMAT:
+        raise DdmError(f"{path} was made by a newer ddm (format {made}; this one reads {FORMAT})")
+    return record if all(KINDS[name](record[name]) for name in KINDS.keys() & record.keys()) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("step", "images", "skipped"), _is_whole),
+    **dict.fromkeys(("loss", "gradient_norm", "lr"), _is_number),
+    "time": lambda value: _is_number(value) and 0 <= value < 1e11,
+    **dict.fromkeys(("value", "low", "high"), _is_number),
+    **dict.fromkeys(("metric", "label", "protocol_digest", "by", "kind", "model"), _is_text),
+    **dict.fromkeys(("weights", "model_digest"), lambda value: value is None or _is_text(value)),
+    "generation": lambda value: value is None or isinstance(value, dict),
+    "better": lambda value: value in ("lower", "higher"),
+    "warnings": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    **dict.fromkeys(("protocol", "details"), lambda value: isinstance(value, dict)),
+}
+"""What a record may say under these names: a line that says something else is none of ours."""
 
 
 def _whole_length(descriptor: int) -> int:

@@ -45,7 +45,8 @@ def read_recorded(
         RequestError: no run is there, or it has no such number.
     """
     run = Run.open(path)
-    found = [each for each in log.read(run.evaluations) if not metrics or each.get("metric") in metrics]
+    found = [each for each in log.read(run.evaluations) if "label" in each]
+    found = [each for each in found if not metrics or each.get("metric") in metrics]
     found = [each for each in found if features is None or Protocol.of(each).features == features]
     found = [each for each in found if images is None or Protocol.of(each).n_fake == images]
     if not found:

@@ -228,7 +228,7 @@ def _sessions(run: Run) -> list[dict[str, Any]]:
     try:
         found = json.loads((run.path / "environment.json").read_text(encoding="utf-8"))["sessions"]
         return [each for each in found if _started(each)]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return []
 
 

@@ -139,9 +139,11 @@ def _read(path: Path, run_config: Config | None, weights: str, place: torch.devi
     pictures = loaded.state["pictures"]
     classes = tuple(pictures["classes"]) if config.conditional else ()
     shape = (pictures["channels"], config.image_size, config.image_size)
-    network = build.make_network(config, channels=pictures["channels"], classes=len(classes))
     tensors = loaded.tensors[group]
-    check_tensors(network.state_dict(), tensors, weights)
+    with torch.device("meta"):  # no memory for a network that is not in the file
+        like = build.make_network(config, channels=pictures["channels"], classes=len(classes))
+    check_tensors(like.state_dict(), tensors, weights)
+    network = build.make_network(config, channels=pictures["channels"], classes=len(classes))
     network.load_state_dict(dict(tensors))
     diffusion = build.make_diffusion(config, network).to(place).eval().requires_grad_(False)
     return _Trained(diffusion, digest, loaded.step, config, shape, classes)

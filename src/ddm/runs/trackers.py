@@ -223,7 +223,7 @@ class Wandb:
             say(f"wandb cannot go online ({type(error).__name__}: {str(error).splitlines()[0]}); it goes on offline")
             self._run = self._wandb.init(**given | {"mode": "offline"})
         if not self._run.disabled:
-            replace_file(folder / "wandb.json", json.dumps({"id": self._run.id}).encode())
+            replace_file(folder / "wandb.json", json.dumps({"format": 1, "id": self._run.id}).encode())
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """See :class:`Tracker`."""
@@ -277,6 +277,6 @@ def _known_id(path: Path) -> str | None:
     """The W&B run that this run was; None for a new one."""
     try:
         known = json.loads(path.read_bytes())["id"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return known if isinstance(known, str) else None

@@ -1,6 +1,7 @@
 """The one place that knows Accelerate: devices, precision and processes."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -10,6 +11,7 @@ from accelerate.utils import broadcast_object_list, gather, gather_object
 from torch import Tensor
 
 from ddm.errors import DdmError, RequestError
+from ddm.training import watch
 
 Result = TypeVar("Result")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -57,12 +59,50 @@ def has_bf16(device: torch.device) -> bool:
     return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def join(place: torch.device) -> PartialState:
+    """Take this process's place among those of the launcher, and watch over the others from now on.
+
+    Raises:
+        RequestError: the launcher was asked for several processes, and this one is alone.
+    """
+    refuse_sharding(os.environ)
+    state = PartialState(cpu=place.type == "cpu")
+    check_count(state.num_processes, os.environ)
+    watch.begin()
+    return state
+
+
+def check_count(count: int, environment: Mapping[str, str]) -> None:
+    """Raise :class:`RequestError` where a launcher was asked for other than ``count`` processes.
+
+    ``accelerate launch --cpu --num_processes 2`` starts one and says nothing: it sets an address to meet at, but no
+    number of processes.
+    """
+    wanted = environment.get("WORLD_SIZE", "1")
+    silent = "ACCELERATE_USE_CPU" in environment and "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment
+    if silent or (wanted.isdecimal() and int(wanted) != count):
+        raise RequestError(
+            f"processes: {'several' if silent else wanted} were asked for and {count} found each other; use "
+            "torchrun --nproc_per_node NUMBER -m ddm.cli ..."
+        )
+
+
+def refuse_sharding(environment: Mapping[str, str]) -> None:
+    """Raise :class:`RequestError` where ``accelerate launch`` shall split the weights: here each process has all."""
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if environment.get(f"ACCELERATE_USE_{name}", "false").lower() in ("1", "true", "yes"):
+            raise RequestError(
+                f"processes: {name} is not allowed, every process keeps all weights; allowed: --multi_gpu"
+            )
+
+
 def make_accelerator(precision: str, device: torch.device) -> Accelerator:
     """An Accelerator for this trainer, whatever an earlier one in this process was set to."""
     # Accelerate keeps one precision for a whole process and refuses another; two trainers in a notebook may differ.
     AcceleratorState._reset_state()
     if PartialState._shared_state and torch.device(PartialState().device or device).type != device.type:
         PartialState._reset_state()
+    join(device)
     return Accelerator(mixed_precision=_MIXED[precision], cpu=device.type == "cpu")
 
 
@@ -77,7 +117,7 @@ class Team:
 
     def __init__(self, device: str):
         place = pick_device(device)
-        state = PartialState(cpu=place.type == "cpu")
+        state = join(place)
         self.rank, self.count = state.process_index, state.num_processes
         self.device: torch.device = place if self.count == 1 or state.device is None else state.device
 

@@ -13,15 +13,14 @@ from ddm.diffusion import GaussianDiffusion, wide
 from ddm.errors import DdmError, RequestError
 from ddm.seeding import derive, generator
 from ddm.training.ema import Ema
+from ddm.training.health import PATIENCE, explain, flaw, spoilt
 from ddm.training.optimizers import optimizers
 from ddm.training.processes import Precision, make_accelerator, pick_device, pick_precision
-
-PATIENCE = 20
-"""So many steps in a row that are not finite end the training."""
+from ddm.training.state import check_state, check_tensors, remember, remembered
 
 
 class Diverged(DdmError):
-    """Too many steps in a row had a loss or gradient that is not finite; none of them was applied."""
+    """Too many steps in a row were not finite, or what is trained is not; none of these steps was applied."""
 
 
 @dataclass(frozen=True)
@@ -153,27 +152,37 @@ class Trainer:
         """Train, yielding after every optimiser step until the last.
 
         Raises:
-            Diverged: :data:`PATIENCE` steps in a row were not finite.
+            Diverged: :data:`PATIENCE` steps in a row were not finite, be it for the weights, an average or what the
+                optimiser remembers, or fp16's scale of the loss fell below 1. Asked at multiples of that number.
         """
         self._wrapped.train()
         while self.step < self.total:
             yield self._advance()
-            if self.step % PATIENCE == 0 and float(self._sums["in_a_row"]) >= PATIENCE:
-                raise Diverged(
-                    f"the last {int(self._sums['in_a_row'])} steps up to {self.step} had a loss or gradient that is "
-                    "not finite and were not applied; try a lower train.lr, or train.precision bf16 or fp32"
-                )
+            if self.step % PATIENCE == 0:
+                self._check()
+
+    def _check(self) -> None:
+        """The only place where training waits for the device, once in a while."""
+        scaler = self.accelerator.scaler
+        problem = explain(self.not_finite_in_a_row, self.tensors(), scaler.get_scale() if scaler else 1.0)
+        if problem:
+            raise Diverged(f"at step {self.step}: {problem}")
+
+    @property
+    def not_finite_in_a_row(self) -> int:
+        """How many of the last steps were not finite, without one in between that was; waits for the device."""
+        return int(self._sums["in_a_row"])
 
     def _advance(self) -> TrainStep:
         number = self.step + 1
         lr = self.lr_at(number)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        losses = []
+        losses, found = [], flaw(self._kept())
         for micro in range(self.accumulate):
             last = micro == self.accumulate - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self._wrapped):
-                losses.append(self._backward(self.step * self.accumulate + micro))
+                losses.append(self._backward(self.step * self.accumulate + micro, found))
         loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.clip or float("inf"))
         assert isinstance(loss, Tensor)
@@ -182,7 +191,7 @@ class Trainer:
         self.step = number
         return TrainStep(number, number * self.batch * self.accumulate, loss, norm, lr)
 
-    def _backward(self, draw: int) -> Tensor:
+    def _backward(self, draw: int, found: Tensor) -> Tensor:
         """Loss and gradients of micro-batch ``draw`` (0, 1, ... over the whole training); the loss is detached."""
         pictures = self.data.batch(draw, self.batch, seed=self.seed, flip=self.flip, part=self.part)
         random = generator(self.seed, "noise", draw, device=self.device)
@@ -201,7 +210,7 @@ class Trainer:
         x0 = pictures.x0.to(memory_format=torch.channels_last)
         share = self.step / self.total
         loss = self._wrapped(x0, label, position=position, noise=noise, share=share).mean()
-        self.accelerator.backward(loss / self.accumulate)
+        self.accelerator.backward(spoilt(loss, found) / self.accumulate)
         return loss.detach()
 
     def _apply(self, loss: Tensor, norm: Tensor, number: int) -> None:
@@ -237,10 +246,13 @@ class Trainer:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """Everything that must be kept, by group: weights, each average (ema, ema-1, ...), state."""
-        state = {f"sums.{name}": value for name, value in self._sums.items()}
-        for name, parameter in self.network.named_parameters():
-            state |= {f"{key}.{name}": value for key, value in self.optimizer.state.get(parameter, {}).items()}
+        state = {f"sums.{name}": value for name, value in self._sums.items()} | remembered(self.optimizer, self.network)
         return {group: dict(network.state_dict()) for group, network in self._networks().items()} | {"state": state}
+
+    def _kept(self) -> list[Tensor]:
+        """Weights, averages and what the optimiser remembers: one NaN in them would spread."""
+        kept: list[Tensor] = [each for network in self._networks().values() for each in network.parameters()]
+        return kept + [value for remembered in self.optimizer.state.values() for value in remembered.values()]
 
     def counters(self) -> dict[str, Any]:
         """What must be kept besides the tensors; plain JSON."""
@@ -251,24 +263,18 @@ class Trainer:
         """Continue from what :meth:`tensors` and :meth:`counters` gave.
 
         Raises:
-            RequestError: they are of another network or another set of averages; nothing is changed then.
+            RequestError: they are of another network, set of averages or optimiser; nothing is changed then.
         """
         networks = self._networks()
         for group, network in networks.items():
             check_tensors(network.state_dict(), tensors.get(group, {}), group)
+        state = tensors.get("state", {})
+        check_state(self.optimizer, self.network, state, counts=[f"sums.{name}" for name in self._sums])
         for group, network in networks.items():
             network.load_state_dict(dict(tensors[group]))
-        state = tensors["state"]
         for name, value in self._sums.items():
             value.copy_(state[f"sums.{name}"])
-        self.optimizer.state.clear()
-        for name, parameter in self.network.named_parameters():
-            kept = {key: state[f"{key}.{name}"] for key in KEPT if f"{key}.{name}" in state}
-            # In the memory layout of the weights: the fused step walks both side by side.
-            found = {key: torch.empty_like(parameter).copy_(value) for key, value in kept.items() if value.ndim}
-            steps = {key: value.to(parameter.device, copy=True) for key, value in kept.items() if not value.ndim}
-            if kept:
-                self.optimizer.state[parameter] = steps | found
+        remember(self.optimizer, self.network, state)
         if self.accelerator.scaler and counters.get("scaler"):
             self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
         self.step = int(counters["step"])
@@ -286,18 +292,3 @@ class Trainer:
     def _networks(self) -> dict[str, nn.Module]:
         averages = {f"ema-{i}" if i else "ema": network for i, network in enumerate(self.ema.networks)}
         return {"weights": self.network, **averages}
-
-
-KEPT = ("step", "exp_avg", "exp_avg_sq", "momentum")
-"""What optimisers remember of a parameter."""
-
-
-def check_tensors(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], group: str) -> None:
-    """Raise :class:`RequestError` naming the first tensor of ``given`` that a network cannot take."""
-    for name in sorted(wanted.keys() | given.keys()):
-        ours, theirs = wanted.get(name), given.get(name)
-        if ours is None or theirs is None or ours.shape != theirs.shape:
-            shapes = [tuple(each.shape) if each is not None else "nothing" for each in (theirs, ours)]
-            raise RequestError(
-                f"checkpoint: {group} are of another network: {name} is {shapes[0]}, this network has {shapes[1]}"
-            )
