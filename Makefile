@@ -9,14 +9,15 @@ CHROMIUM := chromium chromium-driver fonts-dejavu-core
 
 .PHONY: demo test browser lint format clean
 
-## demo: train a small model of coloured shapes on the CPU (a few minutes), then make pictures with it
+## demo: pictures of the model that comes along, then train one of coloured shapes on the CPU (a few minutes) and use it
 demo: $(VENV)/core
 	$(BIN)/ddm doctor --quiet
+	$(BIN)/ddm sample cifar10 --count 64 --out demo/cifar10.png
 	$(BIN)/ddm train shapes --runs $(RUNS)
 	$(BIN)/ddm sample $(RUNS)/shapes --count 64 --out demo/shapes.png
 	$(BIN)/ddm sample $(RUNS)/shapes --count 16 --out demo/denoising.webp --quiet
 	@echo
-	@echo "pictures    $(CURDIR)/demo/shapes.png"
+	@echo "pictures    $(CURDIR)/demo/cifar10.png and shapes.png"
 	@echo "denoising   $(CURDIR)/demo/denoising.webp"
 	@echo "the run     $(CURDIR)/$(RUNS)/shapes  (loss.png, samples/, checkpoints/, metrics.jsonl)"
 

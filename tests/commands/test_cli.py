@@ -27,7 +27,7 @@ def last_line(capsys: pytest.CaptureFixture) -> str:
         ("train", "the following arguments are required: RECIPE"),
         (
             "train papre",
-            "recipe: 'papre' is unknown (did you mean 'paper'?); allowed: ddpm, edm, fast10, fast20, paper, shapes",
+            "recipe: 'papre' is unknown (did you mean 'paper'?); allowed: ddpm, edm, fast10, fast20, paper, shapes, small",
         ),
         ("train nothere.yaml", "recipe: 'nothere.yaml' is unknown"),
         ("train paper --train.step 3", "--train.step: there is no such argument (did you mean --train.steps?)"),

@@ -87,7 +87,8 @@ def test_a_guide_changes_the_pictures_and_is_on_record_without_a_path(run: Path,
     for text in ("2", run / "checkpoints" / "000002"):
         assert sample(run, "--count=3", "--out", f"{tmp_path}/c/", "--guide", text, "--guidance=2") == 0
         with Image.open(tmp_path / "c" / "000001.png") as picture:
-            facts = picture.text["ddm"]
+            facts, line = picture.text["ddm"], picture.text["parameters"]
+        assert "Guide scale: 2.0" in line and "CFG" not in line
         assert f'"guide": "step 2 ema {guide.digest[:16]}"' in facts and '"guidance_high": null' in facts
         assert "checkpoints" not in facts and str(tmp_path) not in facts and "tiny" not in facts
         json.loads(facts, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))

@@ -130,5 +130,7 @@ def metadata(work: Work, layout: str, *, batch: Work | None = None) -> dict[str,
     facts, settings = facts_of(work, layout, batch=batch), work.model.generator.settings()
     _, height, width = work.model.generator.shape
     line = {text: settings[name] for name, text in SHOWN.items() if name in settings}
+    if settings.get("guide"):
+        line["Guide scale"] = line.pop("CFG scale")  # a worse model guides, not the absence of a class
     line |= {"Seed": facts["seed"], "Size": f"{width}x{height}", "Model hash": work.model.digest[:10]}
     return {"parameters": ", ".join(f"{name}: {value}" for name, value in line.items()), "ddm": json.dumps(facts)}

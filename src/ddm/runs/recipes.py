@@ -105,6 +105,24 @@ def fast20() -> Config:
 
 
 @recipes.register
+def small() -> Config:
+    """The model that comes with the package, `cifar10`: 2.7 M parameters, 1.5 million pictures, 5.6 hours of one CPU core."""
+    return override(
+        edm(),
+        {
+            "network": "residual_unet(width=48, mults=(1, 2, 2), blocks=1, attention=(8,), patch=2)",
+            "conditional": True,
+            "train.steps": 24_000,
+            "train.batch": 64,
+            "train.lr": 1e-3,
+            "train.warmup": 200,
+            "every.log": 100,
+            "every.sample": 2000,
+        },
+    )
+
+
+@recipes.register
 def shapes() -> Config:
     """Coloured shapes with their names as labels, learned in three minutes on two CPU cores; nothing is downloaded.
 
