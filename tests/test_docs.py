@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ddm.cli import VERBS, main
-from ddm.commands import compare, data, doctor, evaluate, report, sample, train
+from ddm.commands import compare, convert, data, doctor, evaluate, export, report, sample, studio, train
 from ddm.commands import list as list_
+from ddm.runs import naming
 
 ROOT = Path(__file__).parent.parent
 heun = importlib.import_module("ddm.diffusion.samplers.heun")  # a file of a sampler, with the imports of one
@@ -26,7 +27,7 @@ def commands() -> list[str]:
         lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
         lines += re.findall(r"`(ddm [^`\n]+)`", BLOCK.sub("", text))
         found += [line.strip() for line in lines]
-    for module in (compare, data, doctor, evaluate, list_, report, sample, train):
+    for module in (compare, convert, data, doctor, evaluate, export, list_, report, sample, studio, train):
         found += [line.strip() for line in module.EXAMPLES.splitlines()]
     found = [line.split("  ")[0].split(" #")[0].rstrip() for line in found if re.match("ddm [a-z]", line)]
     return sorted({line for line in found if not re.search(r"[A-Z]{4,}|\.\.\.", line)})
@@ -37,6 +38,7 @@ def test_every_command_shown_is_a_command(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(naming, "SHIPPED", tmp_path)
     verb, *arguments = shlex.split(command)[1:]
     assert verb in VERBS
     if "--help" in arguments:

@@ -106,4 +106,4 @@ def test_the_command_and_the_name(
     Path("toy").mkdir()
     assert named("toy").text == "toy", "what the user has goes first"
     assert main(["sample", "cat"]) == 2
-    assert "there are toy" in capsys.readouterr().err
+    assert "; known: toy" in capsys.readouterr().err

@@ -157,7 +157,7 @@ def test_a_guide_of_no_use_is_told(run: Path):
         (["--guide=3"], "guide: there is no checkpoint of step 3; allowed: 2, 4"),
         (["--guide=ema-7"], "guide: weights: 'ema-7' is unknown (did you mean 'ema-1'?); allowed: ema, ema-1, raw"),
         (["--guide=2/ema-7"], "guide: weights: 'ema-7' is unknown"),
-        (["--guide=runs/none"], "guide: 'runs/none' is neither a run folder nor a checkpoint; there is no run"),
+        (["--guide=runs/none"], "guide: 'runs/none' is neither a run folder nor a checkpoint; known: cifar10"),
         (["--guide=diffusers:x"], "guide: 'diffusers:x' is not allowed; allowed: a step, weights such as raw, a run"),
         (["--guide=PLAIN"], "guide: its labels () are not allowed for a model of ('circle', "),
         (["--guidance-low=x"], "--guidance-low: invalid number value: 'x'"),

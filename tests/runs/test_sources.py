@@ -267,7 +267,7 @@ def test_a_pipeline(pipeline: Path, folder: Path):
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("runs/none", {}, "source: 'runs/none' is neither a run folder nor a checkpoint; there is no run in ./runs"),
+        ("runs/none", {}, "source: 'runs/none' is neither a run folder nor a checkpoint; known: cifar10"),
         ("folders:x", {}, "source: 'folders:x' is neither a run folder nor a checkpoint"),
         ("folder:none", {}, "source: folder(path='none'): none is not there"),
         ("npz:none.npz", {}, "source: arrays(path='none.npz'): none.npz is not there"),

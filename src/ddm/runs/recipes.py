@@ -73,6 +73,8 @@ def edm() -> Config:
             flip=True,
         ),
         every=Every(log=50, sample=1000, save=1000),
+        # Not down to 0.002 as in that paper: measured on two models of this recipe, see docs/samplers.md.
+        sample=Sampling(grid="karras(low=0.04)"),
     )
 
 
@@ -106,7 +108,7 @@ def fast20() -> Config:
 
 @recipes.register
 def small() -> Config:
-    """The model that comes with the package, `cifar10`: 2.7 M parameters, 1.5 million pictures, 5.6 hours of one CPU core."""
+    """The model that comes along as `cifar10`: 2.7 M parameters, 1.5 million pictures, 5.6 hours of one CPU core."""
     return override(
         edm(),
         {

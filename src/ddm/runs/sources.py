@@ -219,4 +219,4 @@ def _run_of(checkpoint: Path) -> Path | None:
 
 def _nearby(path: Path) -> str:
     runs = [*sorted(str(each.parent) for each in Path("runs").glob("*/config.yaml")), *shipped()]
-    return f"; there are {', '.join(runs[:8])}" if runs else "; there is no run in ./runs"
+    return f"; known: {', '.join(runs[:8])}"
