@@ -113,7 +113,14 @@ def test_two_processes_sample_what_one_samples(runs: Path, tmp_path: Path, capsy
         asked = ["--count=5", "--steps=3", "--device=cpu", f"--out={tmp_path / folder}/{name}"]
         return ["sample", str(runs / "one"), *asked, *more.get(name, []), *rest]
 
-    again = ["sample", "--again", str(tmp_path / "two" / "sheet.png"), f"--out={tmp_path}/again.png", "--runs", str(runs)]
+    again = [
+        "sample",
+        "--again",
+        str(tmp_path / "two" / "sheet.png"),
+        f"--out={tmp_path}/again.png",
+        "--runs",
+        str(runs),
+    ]
     statuses, out, err = several(*(command("two", name) for name in names), again)
     assert statuses == [0] * len(names) + [2]
     assert out.splitlines() == [str(tmp_path / "two" / name) for name in names], "one process speaks"

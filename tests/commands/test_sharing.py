@@ -6,7 +6,6 @@ import signal
 
 import pytest
 import torch
-from teams import Threads
 from torch import Tensor
 
 from ddm.commands.console import Console
@@ -21,6 +20,7 @@ from ddm.generators import DiffusionGenerator
 from ddm.networks.base import Network
 from ddm.runs.model import Model
 from ddm.training import Team
+from teams import Threads
 
 CLASSES = 3
 
@@ -85,7 +85,7 @@ def test_pictures_are_those_of_one_process(
         asked.append(seen(shared.work.model.generator))
         return shared.work.batch, made
 
-    (batch, alone), total = on_one(Alone()), asked.pop()
+    (_, alone), total = on_one(Alone()), asked.pop()
     batches = {batch for batch, _ in Threads(processes, monkeypatch).run(on_one)}
     assert len(batches) == 1
     assert max(batches) <= 3

@@ -26,7 +26,7 @@ from ddm.runs.evaluation import Evaluator
 from ddm.runs.folder import Run
 from ddm.runs.progress import finish
 from ddm.runs.trackers import open_trackers
-from ddm.training import PATIENCE, Diverged, Team, Trainer, TrainStep, pick_device
+from ddm.training import PATIENCE, Diverged, Team, pick_device
 from ddm.version import __version__
 
 AGREE_EVERY = 10
