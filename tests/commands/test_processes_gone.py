@@ -99,6 +99,18 @@ def test_a_stopped_process_ends_the_other(tmp_path: Path, pair: tuple[subprocess
 
 
 @stress
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_process_saves(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], told: int):
+    """Its launcher ends the others as soon as one has left, which must not be before the first has saved."""
+    launcher, both = pair
+    os.kill(both[told], signal.SIGTERM)
+    assert launcher.wait(timeout=SECONDS) != 0
+    assert not any(map(lives, both))
+    assert checkpoints.steps(tmp_path / "gone" / "checkpoints")[-1] >= records(tmp_path / "gone")[-1]["step"]
+    resume(tmp_path)
+
+
+@stress
 def test_a_dead_launcher_leaves_nobody_behind(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]]):
     launcher, both = pair
     launcher.kill()

@@ -3,6 +3,8 @@
 import copy
 import math
 import signal
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +15,14 @@ from ddm.commands.editing import Edit, FromPictures, Inverted
 from ddm.commands.previews import preview
 from ddm.commands.sharing import Shared
 from ddm.commands.stopping import Stop
+from ddm.commands.training import _Session
 from ddm.commands.work import Work
 from ddm.diffusion import GaussianDiffusion
 from ddm.errors import DdmError
 from ddm.generators import DiffusionGenerator
 from ddm.networks.base import Network
 from ddm.runs.model import Model
-from ddm.training import Team
+from ddm.training import Team, processes
 from teams import Threads
 
 CLASSES = 3
@@ -154,3 +157,25 @@ def test_a_signal_to_one_process_leaves_none_waiting(monkeypatch: pytest.MonkeyP
         return preview(make(), 5, team, Stop(signal.SIGTERM if team.rank else None)).shape
 
     assert len(set(Threads(2, monkeypatch).run(told))) == 1
+
+
+def test_a_signal_that_comes_while_they_agree_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    """The one that is told waits for the others most of the time, so that most signals come then."""
+
+    def told(team: Team) -> tuple[bool, bool]:
+        session, before = object.__new__(_Session), threading.Event()
+        session.stop = Stop()
+
+        def gather(part: Tensor) -> Tensor:
+            found = processes.gather(part)
+            if team.rank == 1 and not before.is_set():
+                session.stop.signal = signal.SIGTERM
+                before.set()
+            assert isinstance(found, Tensor)
+            return found
+
+        accelerator = SimpleNamespace(num_processes=2, gather=gather)
+        session.trainer = SimpleNamespace(accelerator=accelerator, device=torch.device("cpu"))  # pyright: ignore[reportAttributeAccessIssue]
+        return session._told_to_stop(1), session._told_to_stop(2)
+
+    assert Threads(2, monkeypatch).run(told) == [(False, True), (False, True)]

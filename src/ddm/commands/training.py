@@ -176,8 +176,10 @@ class _Session:
                 break
         if is_main() and self.saved < trainer.step:
             self._save()
-        # Signals come to one process before the other: all must ask, and be told the same.
-        if every.sample and self.sampled < trainer.step and not self._told_to_stop(0):
+        # All ask, since a signal comes to one before the other; and none leaves before the first has saved, which its
+        # launcher would then end.
+        stopped = self._told_to_stop(0)
+        if every.sample and self.sampled < trainer.step and not stopped:
             self._sample()
 
     @contextmanager
@@ -202,8 +204,9 @@ class _Session:
         told = torch.tensor(float(self.stop.signal or 0), device=self.trainer.device)
         signals = accelerator.gather(told.reshape(1))
         assert isinstance(signals, torch.Tensor)
-        self.stop.signal = int(signals.max()) or None
-        return self.stop.signal is not None
+        if found := int(signals.max()):  # or else one that came meanwhile stays for the next time
+            self.stop.signal = found
+        return found > 0
 
     def _log(self, lr: float, bar: Bar) -> None:
         trainer = self.trainer
