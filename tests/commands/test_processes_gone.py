@@ -164,7 +164,7 @@ def resume(folder: Path) -> None:
     kept = checkpoints.steps(folder / "gone" / "checkpoints")[-1]
     launcher = start(ALONE, folder)
     try:
-        seconds_until(lambda: (folder / "gone" / "checkpoints" / f"{kept + 10:06d}").exists(), 60)
+        seconds_until(lambda: (folder / "gone" / "checkpoints" / f"{kept - kept % 10 + 10:06d}").exists(), 60)
     finally:
         launcher.kill()
         launcher.wait()
