@@ -1,8 +1,9 @@
 """Speed of `ddm train` and `ddm sample` on 1, 2, ... processes of this machine, as a table.
 
 Every process computes with one thread. The batch is global: P processes share the work of one (strong scaling). The
-counts take turns, and what is printed is the median of the repeats with the range of all; the load of the machine at
-the start of each is kept, since a machine that others use tells little.
+counts take turns, and what is printed is the median of the repeats with the range of all. The load of the machine at
+the start of each is kept: where others use it too, images a second tell little. The processor time of an image, that of
+all processes without what a training of one step takes, tells then what sharing the work costs, but not the waiting.
 
     DDM_DATA=... python benchmarks/scaling.py --out results/scaling-cpu.json
 """
@@ -38,32 +39,39 @@ TRAIN = {
 """Changes to the recipe `edm` on CIFAR-10: a network that two cores can train."""
 
 
-def launch(processes: int, *arguments: str) -> str:
-    """What a command of `ddm` on so many processes prints."""
+def launch(processes: int, *arguments: str) -> tuple[str, float]:
+    """What a command of `ddm` on so many processes prints, and the seconds of processor time of all of them."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     launcher = launcher if processes > 1 else []
     command = [sys.executable, *launcher, "-m", "ddm.cli", *arguments, "--quiet"]
+    before = os.times()
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    return done.stdout
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return done.stdout, used
 
 
 def measure(processes: int, folder: Path, steps: int, count: int) -> dict[str, Any]:
     """Pictures a second of one training and of one request for samples with what it has trained."""
     found: dict[str, Any] = {"processes": processes, "load_before": os.getloadavg()[0]}
     flags = [f"--{name}={value}" for name, value in TRAIN.items()]
-    launch(processes, "train", "edm", f"--name={folder.name}", f"--runs={folder.parent}", f"--steps={steps}", *flags)
+    command = ["train", "edm", f"--runs={folder.parent}", *flags]
+    _, started = launch(processes, *command, "--steps=1", f"--name={folder.name}-start")
+    _, used = launch(processes, *command, f"--steps={steps}", f"--name={folder.name}")
+    found["processor_ms"] = 1000 * (used - started) / ((steps - 1) * int(TRAIN["batch-size"]))
     records = log.read(folder / "metrics.jsonl")[1:]  # the first one has the warm-up in it
     found["train"] = statistics.median(each["images_per_second"] for each in records)
     options = [f"--count={count}", "--device=cpu", f"--out={folder}.npz", "--json"]
-    made = json.loads(launch(processes, "sample", str(folder), *options))
+    made = json.loads(launch(processes, "sample", str(folder), *options)[0])
     return found | {"sample": made["count"] / made["seconds"]}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Medians and ranges of the repeats, and the efficiency: speed of P processes by P times that of one."""
-    lines = ["| | processes | images a second | range | efficiency |", "|---" * 5 + "|"]
+    head = ("", "processes", "images a second", "range", "efficiency", "processor time an image")
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for what in ("train", "sample"):
         speeds: dict[int, list[float]] = {}
         for row in rows:
@@ -72,7 +80,9 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         for processes, found in sorted(speeds.items()):
             middle = statistics.median(found)
             shown = f"{middle:.1f} | {min(found):.1f} to {max(found):.1f} | {middle / (processes * one):.0%}"
-            lines.append(f"| `ddm {what}` | {processes} | {shown} |")
+            used = [row["processor_ms"] for row in rows if row["processes"] == processes]
+            time = f"{statistics.median(used):.1f} ms" if what == "train" else ""
+            lines.append(f"| {what} | {processes} | {shown} | {time} |")
     return lines
 
 
