@@ -50,5 +50,7 @@ def test_processes_that_did_not_find_each_other_are_refused():
 
 def test_split_weights_are_refused():
     refuse_sharding({"ACCELERATE_USE_FSDP": "false"})
-    with pytest.raises(RequestError, match="processes: FSDP is not allowed, every process keeps all weights; allowed: --multi_gpu"):
+    with pytest.raises(
+        RequestError, match="processes: FSDP is not allowed, every process keeps all weights; allowed: --multi_gpu"
+    ):
         refuse_sharding({"ACCELERATE_USE_FSDP": "true"})
