@@ -19,11 +19,16 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 
 
+def typed(text: str) -> str:
+    """Commands over several lines on one, and those of launchers as those of one process."""
+    return re.sub(r"(torchrun|accelerate launch) .*-m ddm\.cli ", "ddm ", re.sub(r"\s*\\\n\s*", " ", text))
+
+
 def commands() -> list[str]:
     """Every ddm command in a fenced block or between backquotes, and in the examples of --help."""
     found = []
     for page in PAGES:
-        text = page.read_text()
+        text = typed(page.read_text())
         lines = [line for _, block in BLOCK.findall(text) for line in block.splitlines()]
         lines += re.findall(r"`(ddm [^`\n]+)`", BLOCK.sub("", text))
         found += [line.strip() for line in lines]

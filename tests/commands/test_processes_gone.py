@@ -19,6 +19,9 @@ from kill_and_compare import records
 SECONDS = 15.0
 """In which all others must have ended."""
 
+LAUNCHER_SECONDS = 45.0
+"""In which torchrun ends those that do not leave when they are told to, and then itself: 30, by its own default."""
+
 stress = pytest.mark.skipif("DDM_STRESS" not in os.environ, reason="half a minute each: make stress")
 
 ENDLESS = ["--name=gone", "--steps=1000000", "--every.save=10", "--every.log=5", "--every.sample=0"]
@@ -91,6 +94,20 @@ def test_a_stopped_process_ends_the_other(tmp_path: Path, pair: tuple[subprocess
     assert seconds_until(lambda: not lives(first), SECONDS) < SECONDS
     assert launcher.poll() is None
     assert "ends: process 1 of 2 gave no sign of life for 10 s; the same command goes on from" in said(tmp_path)
+    assert launcher.wait(timeout=LAUNCHER_SECONDS) != 0
+    assert not lives(second), "the launcher ends whom the signals to stop do not reach"
+
+
+@stress
+@pytest.mark.parametrize("told", [0, 1])
+def test_a_signal_to_one_process_saves(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], told: int):
+    """Its launcher ends the others as soon as one has left, which must not be before the first has saved."""
+    launcher, both = pair
+    os.kill(both[told], signal.SIGTERM)
+    assert launcher.wait(timeout=SECONDS) != 0
+    assert not any(map(lives, both))
+    assert checkpoints.steps(tmp_path / "gone" / "checkpoints")[-1] >= records(tmp_path / "gone")[-1]["step"]
+    resume(tmp_path)
 
 
 @stress
@@ -114,12 +131,40 @@ def test_all_stopped_together_go_on(tmp_path: Path, pair: tuple[subprocess.Popen
     assert launcher.poll() is None
 
 
+@stress
+@pytest.mark.parametrize("stopped", [0, 1])
+@pytest.mark.parametrize("verb", ["sample", "evaluate"])
+def test_a_stopped_process_ends_the_one_that_samples_or_scores(tmp_path: Path, verb: str, stopped: int):
+    trained = subprocess.run([*ALONE, "train", *TINY, "--runs", tmp_path, "--name=gone", "--steps=4"], check=False)
+    assert trained.returncode == 0
+    endless = {
+        "sample": ["--count=1000000", f"--out={tmp_path}/made/"],
+        "evaluate": ["--images=1000000", "--features=efficientnet(size=32)", "--metrics", "kid"],
+    }
+    command = [*TWO, verb, str(tmp_path / "gone"), "--device=cpu", "--batch-size=16", *endless[verb]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_ASSETS_CACHE": str(tmp_path / "made")}
+    with (tmp_path / "said.txt").open("w") as file:
+        launcher = subprocess.Popen(command, stdout=file, stderr=file, env=environment, start_new_session=True)
+    both: list[int] = []
+    try:
+        seconds_until(lambda: (tmp_path / "made").is_dir() and len(list((tmp_path / "made").rglob("*.*"))) > 8, 120)
+        both = workers(launcher.pid)
+        os.kill(both[stopped], signal.SIGSTOP)
+        assert seconds_until(lambda: not lives(both[1 - stopped]), SECONDS) < SECONDS
+        assert f"ends: process {stopped} of 2 gave no sign of life for 10 s" in said(tmp_path)
+    finally:
+        for process in [*both, launcher.pid]:
+            if lives(process):
+                os.kill(process, signal.SIGKILL)
+        launcher.wait()
+
+
 def resume(folder: Path) -> None:
     """One process goes on where two were: from the newest checkpoint."""
     kept = checkpoints.steps(folder / "gone" / "checkpoints")[-1]
     launcher = start(ALONE, folder)
     try:
-        seconds_until(lambda: (folder / "gone" / "checkpoints" / f"{kept + 10:06d}").exists(), 60)
+        seconds_until(lambda: (folder / "gone" / "checkpoints" / f"{kept - kept % 10 + 10:06d}").exists(), 60)
     finally:
         launcher.kill()
         launcher.wait()

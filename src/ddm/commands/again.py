@@ -19,6 +19,7 @@ from ddm.errors import RequestError
 from ddm.generators import DiffusionGenerator, editing
 from ddm.images import save_png
 from ddm.runs.model import Model
+from ddm.training import Team
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def again(arguments: argparse.Namespace, console: Console) -> int:
             there.
     """
     path = Path(arguments.again).expanduser()
+    if (count := Team(arguments.device).count) > 1:
+        raise RequestError(
+            f"again: not allowed on {count} processes; allowed: 1, which makes the batches that were made"
+        )
     facts, before = read(path)
     out = check_out(arguments.out, path)
     model = find_model(facts, arguments, console.say)

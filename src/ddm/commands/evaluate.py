@@ -2,7 +2,7 @@
 
 import argparse
 
-from ddm.commands.console import Console
+from ddm.commands.console import Console, is_main
 from ddm.commands.flags import add_making_flags, add_measuring_flags, check_making
 
 EXAMPLES = """examples:
@@ -27,4 +27,4 @@ def run(arguments: argparse.Namespace) -> int:
     check_making(arguments)
     from ddm.commands.evaluating import evaluate
 
-    return evaluate(arguments, Console(quiet=arguments.quiet, json=arguments.json))
+    return evaluate(arguments, Console(quiet=arguments.quiet or not is_main(), json=arguments.json))

@@ -4,7 +4,7 @@ pictures: from a noise level, a part of them, to noise and back; go from one see
 import argparse
 from pathlib import Path
 
-from ddm.commands.console import Console
+from ddm.commands.console import Console, is_main
 from ddm.commands.flags import add_making_flags, check_making
 from ddm.errors import RequestError
 from ddm.runs.naming import named
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_again(arguments)
     arguments = argparse.Namespace(**{**DEFAULTS, **vars(arguments)})
     check_making(arguments)
-    console = Console(quiet=arguments.quiet, json=arguments.json)
+    console = Console(quiet=arguments.quiet or not is_main(), json=arguments.json)
     if "again" in arguments:
         from ddm.commands.again import again
 

@@ -2,19 +2,22 @@
 
 import argparse
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddm.commands.console import Console
+from ddm.commands.console import Bar, Console, is_main
 from ddm.commands.editing import Between, Edit, make_edit
 from ddm.commands.evaluating import SAMPLING
 from ddm.commands.films import checked, thinned, write_film
 from ddm.commands.sample import FILMS
+from ddm.commands.sharing import Shared
 from ddm.commands.work import Work
 from ddm.commands.writing import sheet, write
 from ddm.generators import FixedPictures
 from ddm.runs.sources import Model, load
+from ddm.training import Team
 
 COUNT, BATCH = 64, 64
 """Pictures in all and at a time where the request does not say."""
@@ -25,20 +28,33 @@ def sample(arguments: argparse.Namespace, out: Path, console: Console) -> int:
     options: dict[str, Any] = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
     if "invert" in arguments:
         options.setdefault("guidance", 1.0)  # with any other the way down is not the way up
-    model = load(arguments.source, weights=arguments.weights, device=arguments.device, say=console.say, **options)
-    work = make_work(model, arguments)
+    team = Team(arguments.device)
+    model = load(arguments.source, weights=arguments.weights, device=team.device.type, say=console.say, **options)
+    shared = Shared(make_work(model, arguments), team)
     console.say(f"model   {model.path or model.name}" + (f", {model.weights} weights" if model.weights else ""))
-    started, count = time.monotonic(), len(work.numbers)
-    with console.bar(count * work.steps) as bar:
-        if out.suffix.lower() in FILMS:
-            frames = (sheet([pictures], in_a_row=isinstance(work.edit, Between)) for pictures in work.frames(bar))
-            write_film(out, thinned(checked(out, frames)))
-        else:
-            write(out, work, work.make(bar))
+    started, count = time.monotonic(), len(shared.work.numbers)
+    with console.bar(len(shared.own.numbers) * shared.work.steps) as bar:
+        make_and_write(out, shared, bar)
     seconds = time.monotonic() - started
     console.say(f"{count} pictures in {seconds:.1f} s ({count / seconds:.1f} a second)")
-    console.result(str(out), out=out, count=count, seed=arguments.seed, seconds=seconds, checkpoint=model.path)
+    if is_main():
+        console.result(str(out), out=out, count=count, seed=arguments.seed, seconds=seconds, checkpoint=model.path)
     return 0
+
+
+def make_and_write(out: Path, shared: Shared, bar: Bar) -> None:
+    """What ``out`` is to hold: single pictures are written by the process that made them, one file by the first."""
+    work, team = shared.work, shared.team
+    if out.suffix.lower() in FILMS:
+        row = isinstance(work.edit, Between)
+        frames = checked(out, (sheet([pictures], in_a_row=row) for pictures in shared.frames(bar)))
+        kept = thinned(frames) if team.rank == 0 else deque(frames, maxlen=0)
+        team.first(lambda: write_film(out, list(kept)))
+    elif out.suffix.lower() in (".png", ".npz"):
+        made = shared.make(bar)
+        team.first(lambda: write(out, work, iter([made])))
+    else:
+        team.together(lambda: write(out, work, shared.own.make(bar)))
 
 
 def make_work(model: Model, arguments: argparse.Namespace) -> Work:

@@ -13,11 +13,11 @@ from torch import Tensor
 from ddm.commands.clock import Clock
 from ddm.commands.console import Bar, Console, duration, is_main
 from ddm.commands.machine import explain_precision, peak_memory
+from ddm.commands.previews import make_generator, preview
 from ddm.commands.stopping import Stop, stop_on_signals
 from ddm.data import ImageSet
-from ddm.errors import DdmError
-from ddm.generators import DiffusionGenerator
-from ddm.images import grid, save_png, to_uint8
+from ddm.errors import DdmError, RequestError
+from ddm.images import save_png
 from ddm.runs import build, checkpointing, checkpoints, curves, environment, log
 from ddm.runs.atomic import SaveError
 from ddm.runs.beginning import weights_to_begin_with
@@ -26,7 +26,7 @@ from ddm.runs.evaluation import Evaluator
 from ddm.runs.folder import Run
 from ddm.runs.progress import finish
 from ddm.runs.trackers import open_trackers
-from ddm.training import PATIENCE, Diverged, Team, Trainer, TrainStep, pick_device
+from ddm.training import PATIENCE, Diverged, Team, pick_device
 from ddm.version import __version__
 
 AGREE_EVERY = 10
@@ -76,11 +76,13 @@ class _Session:
         self.run, self.data, self.console, self.stop = run, data, console, stop
         config = run.config
         self.trainer = build.make_trainer(config, self.data, device=device)
+        self.team = Team(self.trainer.device.type)
         assert is_main() == self.trainer.accelerator.is_main_process
         self._introduce()
         known = run.metrics.exists()
         with self.trainer.accelerator.main_process_first():  # which may have to set a damaged checkpoint aside
             self.first = checkpointing.resume(run, self.trainer, self.data, console.say)
+        self._check_one_folder()
         if not self.first and weights is not None:
             self.trainer.begin_with(weights)
         if self.first:
@@ -119,6 +121,19 @@ class _Session:
         reason = explain_precision(config.train.precision, trainer)
         self.console.say(f"device  {trainer.device}{threads}, {trainer.precision}{reason}")
 
+    def _check_one_folder(self) -> None:
+        """All must go on from the same step: where two machines have no folder in common, only the first one has any.
+
+        Raises:
+            RequestError: on every process.
+        """
+        steps = self.team.collect([self.first])
+        if len(set(steps)) > 1:
+            raise RequestError(
+                f"runs: {self.run.path} holds step {self.first:,} here and others on other processes "
+                f"({', '.join(f'{step:,}' for step in steps)}); allowed: a folder that all machines share"
+            )
+
     def carry_out(self, *, again: str) -> Outcome:
         """The loop and what comes after it; a failure loses nothing that was saved.
 
@@ -143,34 +158,29 @@ class _Session:
         return Outcome(run.path, trainer.step, 0, verdict, f"ddm sample {run.path}")
 
     def _loop(self, bar: Bar) -> None:
-        trainer = self.trainer
-        if self.evaluator and self.evaluator.team.agree(self._missed_evaluation()):
+        trainer, every = self.trainer, self.run.config.every
+        if self.evaluator and self.team.agree(self._missed_evaluation()):
             self._evaluate(self.evaluator)
         for step in trainer.steps():
             bar.update(step.number)
-            if is_main():
-                self._record(step, bar)
-            if self.evaluator and due(self.run.config.every.evaluate, step.number):
+            if is_main() and (due(every.log, step.number) or step.number == trainer.total):
+                with self._going_on("the record"):
+                    self._log(step.lr, bar)
+            if due(every.sample, step.number):
+                self._sample()  # before saving: a run killed in between samples again
+            if self.evaluator and due(every.evaluate, step.number):
                 self._evaluate(self.evaluator)
-            if is_main() and due(self.run.config.every.save, step.number):
+            if is_main() and due(every.save, step.number):
                 self._save_if_worth_it()
             if self._told_to_stop(step.number):
                 break
         if is_main() and self.saved < trainer.step:
             self._save()
-        if is_main() and self.sampled < trainer.step and self.stop.signal is None and self.run.config.every.sample:
-            with self._going_on("the grid"):
-                self._sample()
-
-    def _record(self, step: TrainStep, bar: Bar) -> None:
-        """What is due at this step."""
-        every = self.run.config.every
-        if due(every.log, step.number) or step.number == self.trainer.total:
-            with self._going_on("the record"):
-                self._log(step.lr, bar)
-        if due(every.sample, step.number):
-            with self._going_on("the grid"):
-                self._sample()  # before saving: a run killed in between samples again
+        # All ask, since a signal comes to one before the other; and none leaves before the first has saved, which its
+        # launcher would then end.
+        stopped = self._told_to_stop(0)
+        if every.sample and self.sampled < trainer.step and not stopped:
+            self._sample()
 
     @contextmanager
     def _going_on(self, what: str) -> Iterator[None]:
@@ -194,8 +204,9 @@ class _Session:
         told = torch.tensor(float(self.stop.signal or 0), device=self.trainer.device)
         signals = accelerator.gather(told.reshape(1))
         assert isinstance(signals, torch.Tensor)
-        self.stop.signal = int(signals.max()) or None
-        return self.stop.signal is not None
+        if found := int(signals.max()):  # or else one that came meanwhile stays for the next time
+            self.stop.signal = found
+        return found > 0
 
     def _log(self, lr: float, bar: Bar) -> None:
         trainer = self.trainer
@@ -247,8 +258,7 @@ class _Session:
                 checkpointing.prune(self.run)
 
     def _make_evaluator(self) -> Evaluator:
-        team = Team(self.trainer.device.type)
-        return Evaluator(self.run.config.evaluate, self.data, team=team, say=self.console.say)
+        return Evaluator(self.run.config.evaluate, self.data, team=self.team, say=self.console.say)
 
     def _missed_evaluation(self) -> bool:
         """Whether the run was stopped at a step that it should have measured."""
@@ -273,32 +283,18 @@ class _Session:
             self.trackers.log(values, trainer.step)
 
     def _sample(self) -> None:
-        """A grid of the same seeds every time, so that the grids make a film."""
+        """A grid of the same seeds every time, so that the grids make a film; every process makes its part of it."""
         run, trainer = self.run, self.trainer
-        with self.clock.pause():
-            pictures = preview(run.config, trainer, self.data, self.stop)
-            if pictures is None:
+        with self.clock.pause(), self._going_on("the grid"):
+            generator = make_generator(run.config, trainer, self.data)
+            sheet = preview(generator, run.config.sample.count, self.team, self.stop)
+            if self._told_to_stop(0):
                 return
-            path = run.samples / f"{trainer.step:06d}.png"
-            save_png(path, pictures)
-            self.trackers.image("samples", path, trainer.step)
-        self.sampled = trainer.step
-
-
-def make_generator(config: Config, trainer: Trainer, data: ImageSet) -> DiffusionGenerator:
-    """The first average, sampled from as the settings say."""
-    shape = (data.channels, config.image_size, config.image_size)
-    return DiffusionGenerator(trainer.averaged(), shape=shape, **build.sampling_options(config.sample))
-
-
-def preview(config: Config, trainer: Trainer, data: ImageSet, stop: Stop) -> torch.Tensor | None:
-    """A sheet of ``sample.count`` pictures from the first average, uint8 ``[c, H, W]``; None where a signal came."""
-    x = torch.empty(0)
-    for step in make_generator(config, trainer, data).stream(range(config.sample.count)):
-        if stop.signal is not None:
-            return None
-        x = step.x
-    return grid(to_uint8(x).cpu(), scale=max(1, 64 // config.image_size))
+            self.sampled = trainer.step
+            if is_main():
+                path = run.samples / f"{trainer.step:06d}.png"
+                save_png(path, sheet)
+                self.trackers.image("samples", path, trainer.step)
 
 
 def due(every: int, step: int) -> bool:

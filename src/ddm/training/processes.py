@@ -126,11 +126,19 @@ class Team:
         each = -(-count // self.count)
         return [min(number, count - 1) for number in range(self.rank * each, (self.rank + 1) * each)]
 
-    def gather(self, part: Tensor, count: int) -> Tensor:
-        """The tensors of all processes' parts put together, ``[count, ...]`` on the CPU of each."""
+    def gather(self, part: Tensor, count: int, *, each: int | None = None) -> Tensor:
+        """The tensors of all processes' parts put together, ``[count, ...]`` on the CPU of each.
+
+        Args:
+            part: this process's.
+            count: of all.
+            each: how many the parts have, where the last ones are shorter.
+        """
         if self.count == 1:
             return part.cpu()
-        whole = gather(part.to(self.device).contiguous())
+        part = part.to(self.device)
+        missing = 0 if each is None else each - len(part)
+        whole = gather(torch.cat([part, part.new_zeros(missing, *part.shape[1:])]))
         assert isinstance(whole, Tensor)
         return whole[:count].cpu()
 

@@ -54,7 +54,7 @@ class Trainer:
     (``ddm train paper``) has all of its settings.
 
     Everything random is a function of (seed, step, place in the batch), so neither stopping and resuming nor the number
-    of processes changes which pictures, timesteps and noise a step sees.
+    of processes changes which pictures, timesteps and noise a step sees; masks of dropout are each process's own.
 
     Args:
         diffusion: the model; moved to the device and trained in place.
