@@ -1,5 +1,6 @@
 """A run that is given away makes the same pictures, tells nothing of where it was made, and is found by its name."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from ddm.cli import main
 from ddm.commands.console import Console
 from ddm.commands.training import train
 from ddm.errors import RequestError
+from ddm.generators import DiffusionGenerator
 from ddm.images import save_png
-from ddm.runs import checkpoints, naming
+from ddm.runs import checkpoints, naming, searched
 from ddm.runs.config import override
 from ddm.runs.naming import named, shipped
 from ddm.runs.recipes import recipes
@@ -63,6 +65,23 @@ def test_the_copy_is_small_and_says_nothing_of_this_machine(run: Path, tmp_path:
         assert "/" not in files[name].read_text().replace("uint8/", "")
     full = (checkpoints.place_of(run / "checkpoints", 4) / "ema.safetensors").stat().st_size
     assert files["ema.safetensors"].stat().st_size < 0.7 * full  # the header is as long
+
+
+def test_searched_grids_go_with_the_weights(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(searched, "PICTURES", 2)
+    monkeypatch.setattr(searched, "LEVELS", 8)
+    monkeypatch.setattr(searched, "MOST", 4)
+    asked = load(run, device="cpu", grid="searched", steps=3, sampler="ddim").generator
+    (run / "grids.json").rename(tmp_path / "aside")
+    bare = export(run, tmp_path / "bare")
+    shutil.copy(tmp_path / "aside", run / "grids.json")
+    gift = export(run, tmp_path / "gift")
+    (run / "grids.json").unlink()
+    found, without = (load(each.path, device="cpu", steps=3, sampler="ddim").generator for each in (gift, bare))
+    assert isinstance(asked, DiffusionGenerator) and isinstance(found, DiffusionGenerator)
+    assert isinstance(without, DiffusionGenerator)
+    assert torch.equal(found.grid, asked.grid) and not torch.equal(without.grid, asked.grid)
+    assert not (bare.path / "grids.json").exists()
 
 
 def test_weights_too_large_for_half_precision_are_refused(run: Path, tmp_path: Path):

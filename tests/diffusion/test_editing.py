@@ -181,11 +181,17 @@ def test_a_grid_below_a_level_begins_there(choice: str):
     assert float(found[0]) == pytest.approx(3, rel=1e-12)
     assert float(found[-1]) == 0
     assert (found.diff() < 0).all()
-    if choice.startswith("levels"):
-        assert found.tolist() == [3, 2, 0.5, 0.1, 0]
-    else:
-        assert len(found) == len(whole), "as many steps"
+    assert len(found) == len(whole), "as many steps"
     torch.testing.assert_close(grid_below(choice, SIGMAS, whole, float(whole[0])), whole)
+
+
+def test_given_levels_are_stretched():
+    """Along them the logarithm runs as it does along the whole: 4 lies half way between 8 and 2."""
+    whole = make_grid("levels(at=(8, 2, 0.5, 0.125))", SIGMAS, 4)
+    assert grid_below("levels(at=(8, 2, 0.5, 0.125))", SIGMAS, whole, 4.0).tolist() == pytest.approx(
+        [4, 4 * 32 ** (-1 / 3), 4 * 32 ** (-2 / 3), 0.125, 0]
+    )
+    assert grid_below("levels(at=(8, 2))", SIGMAS, make_grid("levels(at=(8, 2))", SIGMAS, 2), 1.0).tolist() == [1, 0]
 
 
 def test_a_grid_of_more_steps_than_levels_are_left_is_the_rest_of_the_whole():

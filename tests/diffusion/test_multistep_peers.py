@@ -2,7 +2,6 @@
 
 import importlib
 import itertools
-import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -257,42 +256,3 @@ def test_one_evaluation_a_step_and_nothing_waits_for_the_device(choice: str, ste
     taken = list(samplers.bind(choice)(denoise, x, levels, lambda: x))
     assert asked == levels[:-1].tolist() and len(taken) == steps
     assert taken[-1].x.dtype == torch.float32
-
-
-class TestStochastic:
-    COUNT = 20_000
-
-    def pictures(self, denoise, shape: tuple[int, ...]) -> Tensor:
-        generator = torch.Generator().manual_seed(11)
-        draw = lambda: torch.randn(self.COUNT, *shape, dtype=torch.float64, generator=generator)
-        levels = grid_of("karras", 120)
-        *_, last = samplers.bind("dpmpp_sde")(denoise, draw() * levels[0], levels, draw)
-        return last.x.flatten(1)
-
-    def test_a_correlated_gaussian_comes_out_with_its_covariance(self):
-        mean, factor = torch.tensor([0.3, -0.2]).double(), torch.tensor([[0.5, 0.0], [0.35, 0.2]]).double()
-        covariance = factor @ factor.T
-
-        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            gain = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(2))
-            return (mean + (x.flatten(1) - mean) @ gain.T).reshape(x.shape)
-
-        found = self.pictures(denoise, (1, 1, 2))
-        # Four standard errors, and a hundredth for the solver's own bias.
-        spread = covariance.diag()
-        close = lambda a, b, error: bool(((a - b).abs() <= 4 * error / math.sqrt(self.COUNT) + 0.01 * b.abs()).all())
-        assert close(found.mean(0), mean, spread.sqrt())
-        assert close(found.T.cov(), covariance, (spread[:, None] * spread + covariance**2).sqrt())
-
-    def test_a_mixture_comes_out_with_its_mean_and_spread_and_share(self):
-        oracle = Mixture()
-        found = self.pictures(oracle.denoise, (1, 1, 1))
-        low, high = oracle.centres
-        variance = oracle.std**2 + (high - low) ** 2 / 4
-        error = 4 / math.sqrt(self.COUNT)
-        assert found.mean().item() == pytest.approx((low + high) / 2, abs=error * math.sqrt(variance))
-        assert found.var().item() == pytest.approx(variance, rel=error + 0.01)
-        upper = found[found > (low + high) / 2]
-        assert len(upper) / self.COUNT == pytest.approx(0.5, abs=error / 2)
-        assert upper.mean().item() == pytest.approx(high, abs=error * math.sqrt(2) * oracle.std + 0.002)
-        assert upper.std().item() == pytest.approx(oracle.std, rel=error + 0.02)

@@ -161,6 +161,16 @@ def test_guidance_counts_in_its_interval_alone():
         assert [count for count, _, _ in network.asked] == pictures
 
 
+def test_a_guide_counts_in_the_interval_alone():
+    guide = Tinted(0.1)
+    generator = tinted(guide=guide, guidance=2.0, steps=5)
+    middle = generator.grid[2].item()
+    for low, high, answers in [(0.0, middle, 3), (middle, None, 2), (0.0, None, 5), (middle, middle * 1.01, 0)]:
+        guide.asked.clear()
+        generator.with_settings(guidance_low=low, guidance_high=high).floats([1])
+        assert len(guide.asked) == answers
+
+
 def test_clipping_is_the_last_word():
     generator = tinted(0.7, guide=Tinted(0.2), guidance=2.0)
     assert generator.floats([0]).max() == pytest.approx(1.2)

@@ -148,6 +148,16 @@ def test_a_kept_grid_is_picked_up_where_no_other_is_asked_for(run: Path, no_sear
         assert other.settings()["grid"] == options.get("grid", "karras") and said == []
 
 
+@pytest.mark.parametrize("sampler", ["adaptive(tolerance=0.1)", "consistency", "dpmpp_3m", "unipc(order=3)"])
+def test_it_is_not_picked_up_for_samplers_that_lose_by_it(run: Path, sampler: str):
+    opened(run, grid="searched", steps=3)
+    assert opened(run, sampler="dpmpp_2m")[1].settings()["grid"].startswith("levels")
+    assert opened(run, sampler=sampler)[1].settings()["grid"] == "karras"
+    if sampler.startswith(searched.FREE):
+        with pytest.raises(RequestError, match=r"^sample\.grid: searched is not allowed for \w+; allowed: karras"):
+            opened(run, grid="searched", sampler=sampler)
+
+
 def test_guidance_and_clipping_change_no_grid(run: Path):
     _, plain, _ = opened(run, grid="searched", steps=6)
     (run / "grids.json").unlink()

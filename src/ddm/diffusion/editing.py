@@ -1,7 +1,9 @@
 """Samplers at other work: pictures to noise, noise between two noises, and pictures of which a part is known."""
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,8 +91,9 @@ def inpainting(denoise: Denoise, known: Tensor, unknown: Tensor) -> Denoise:
 def grid_below(choice: str, sigmas: Tensor, grid: Tensor, sigma: float) -> Tensor:
     """A grid that begins at ``sigma``, for pictures with so much noise; Meng et al. 2021 (SDEdit, arXiv 2108.01073).
 
-    It has as many steps as the whole grid, of the same kind. One that cannot be made so, such as ``levels(at=...)`` or
-    one of more steps than there are discrete levels left, is the part of the whole one below ``sigma``.
+    It has as many steps as the whole grid, of the same kind. Levels that were given one by one, ``levels(at=...)``, are
+    stretched: between two of them the logarithm runs evenly. A grid of more steps than there are discrete levels left
+    is the part of the whole one below ``sigma``.
 
     Args:
         choice: of the whole grid.
@@ -110,5 +113,17 @@ def grid_below(choice: str, sigmas: Tensor, grid: Tensor, sigma: float) -> Tenso
     try:
         made = make_grid(choice, levels, len(grid) - 1)
     except RequestError:  # the whole grid could be made, so this is for want of levels
-        made = grid
-    return made if torch.isclose(made[0], first[0]) else torch.cat((first, grid[grid < sigma]))
+        return torch.cat((first, grid[grid < sigma]))
+    return made if torch.isclose(made[0], first[0]) else _stretched(grid, sigma)
+
+
+def _stretched(grid: Tensor, sigma: float) -> Tensor:
+    """The part of a grid below ``sigma``, with as many steps as the whole one."""
+    levels = np.log(grid[:-1].double().numpy(force=True))
+    places = np.arange(len(levels))
+    first = np.interp(-math.log(sigma), -levels, places)
+    if first == places[-1]:  # all of its levels are higher
+        return grid.new_tensor([sigma, 0])
+    found = np.exp(np.interp(np.linspace(first, places[-1], len(levels)), places, levels))
+    found[0] = sigma
+    return grid.new_tensor([*found, 0])

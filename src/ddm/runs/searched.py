@@ -33,6 +33,12 @@ LEVELS, PICTURES, MOST = 60, 32, 20
 FIRST_SEED = 10**9
 """Of the pictures that are followed: none that anybody looks at or measures."""
 
+HIGHER = ("dpmpp_3m", "unipc")
+"""Samplers whose error grows on a searched grid (docs/samplers.md): by itself none is picked up for them."""
+
+FREE = ("adaptive", "consistency")
+"""Samplers that take steps of their own: no grid is searched for them."""
+
 HELD = 2**27
 """Bytes of trajectories held at a time."""
 
@@ -115,23 +121,27 @@ class Weights:
 
 
 def choose_grid(
-    weights: Weights, *, grid: str, steps: int, asked: bool, say: Callable[[str], None]
+    weights: Weights, *, sampler: str, grid: str, steps: int, asked: bool, say: Callable[[str], None]
 ) -> tuple[str, GridFamily | None]:
     """The grid that is used, and the searched ones of other numbers of steps where it is one of them.
 
     Args:
         weights: of the model.
+        sampler: the choice it is for.
         grid: the choice that was asked for, or the run's own.
         steps: of the sampler.
         asked: whether it was asked for; where not, a searched grid of so many steps goes before the run's own.
         say: told which is used, and what a search took.
 
     Raises:
-        RequestError: no grid of so many steps can be searched.
+        RequestError: no grid of so many steps can be searched, or none for this sampler.
         DdmError: the model's answers are not finite.
     """
     wanted = Choice.parse(grid, field="sample.grid").name == "searched"
-    if asked and not wanted:
+    name = Choice.parse(sampler, field="sample.sampler").name
+    if wanted and name in FREE:
+        raise RequestError(f"sample.grid: searched is not allowed for {name}; allowed: karras, ...")
+    if not wanted and (asked or not gains(sampler)):
         return grid, None
     if wanted:
         grids.check(grid, field="sample.grid")
@@ -145,6 +155,11 @@ def choose_grid(
     else:
         return grid, None
     return choices[steps], GridFamily(choices, None if wanted else grid)
+
+
+def gains(sampler: str) -> bool:
+    """Whether a sampler is nearer to the exact pictures on a searched grid than on its best other one."""
+    return Choice.parse(sampler, field="sample.sampler").name not in FREE + HIGHER
 
 
 def search(weights: Weights, steps: Iterable[int]) -> list[SearchedGrid]:

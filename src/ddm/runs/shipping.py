@@ -12,11 +12,14 @@ from ddm.runs.anonymous import without_paths
 from ddm.runs.atomic import replace_file
 from ddm.runs.checkpointing import checkpoint_config
 from ddm.runs.folder import FORMAT, Run, dump_config
-from ddm.runs.sources import find_checkpoint, group_of
+from ddm.runs.manifest import read_manifest
+from ddm.runs.searched import keep_grids, read_grids
+from ddm.runs.sources import find_checkpoint, group_of, run_of
 
 
 def export(source: Path, folder: Path, *, weights: str = "ema", say: Callable[[str], None] = lambda _: None) -> Run:
-    """A new run folder with one checkpoint, one set of weights in float16 as its ``ema``, and the settings.
+    """A new run folder with one checkpoint, one set of weights in float16 as its ``ema``, their searched grids, and the
+    settings.
 
     Optimiser, records, samples and the places of files on this machine stay behind; it can be sampled from and
     measured, and not be trained on.
@@ -45,9 +48,16 @@ def export(source: Path, folder: Path, *, weights: str = "ema", say: Callable[[s
         "trainer": {"step": loaded.step, "images": images},
     }
     run = Run(folder, config)
-    checkpoints.save(run.checkpoints, loaded.step, {"ema": halved(loaded.tensors[group])}, state)
+    made = checkpoints.save(run.checkpoints, loaded.step, {"ema": halved(loaded.tensors[group])}, state)
     replace_file(folder / "config.yaml", dump_config(config).encode())
+    kept = [each for each in read_grids(run_of(path), say) if each.weights_sha256 == _digest(path, group)]
+    if kept:  # rounding the weights moves no grid
+        keep_grids(folder, [each.model_copy(update={"weights_sha256": _digest(made, "ema")}) for each in kept])
     return run
+
+
+def _digest(checkpoint: Path, group: str) -> str:
+    return read_manifest(checkpoint).files[f"{group}.safetensors"]["sha256"]
 
 
 def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

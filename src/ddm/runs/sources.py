@@ -56,7 +56,8 @@ def load(
         image_size: side of the squares that stored pictures become; 32 by default. Models have their own.
         sampling: options of :class:`DiffusionGenerator` instead of the run's own, e.g. ``steps=50``; a pipeline
             takes ``steps``. ``grid="searched"`` is the grid that is kept for these weights and this number of steps;
-            it is searched where there is none. Without ``grid`` it is used too, but only where it is kept.
+            it is searched where there is none. Without ``grid`` it is used too, but only where it is kept and the
+            sampler gains by it.
 
     Raises:
         RequestError: nothing usable is there, one line says what is; or an option that this source does not take.
@@ -106,7 +107,7 @@ def _load_run(
     path, run_config = find_checkpoint(source, say)
     mine = _read(path, run_config, weights, place)
     check_size(image_size, mine.shape, "a run")
-    run = _run_of(path)
+    run = run_of(path)
     options = build.sampling_options(mine.config.sample) | sampling
     if guide is not None:
         theirs, name = _read_guide(str(guide), path, weights, place, say)
@@ -116,12 +117,15 @@ def _load_run(
     DiffusionGenerator(mine.diffusion, shape=mine.shape, **any_grid)  # what is wrong besides is told before a search
     options["grid"], grids = choose_grid(
         Weights(mine.digest, mine.diffusion, mine.shape, run),
+        sampler=options["sampler"],
         grid=options["grid"],
         steps=options["steps"],
         asked="grid" in sampling,
         say=say,
     )
     generator = DiffusionGenerator(mine.diffusion, shape=mine.shape, **options)
+    if options["sampler"].startswith("consistency") and not mine.config.task.startswith("consistency"):
+        say("sampler consistency is for models that were trained to it with --task consistency; this one was not")
     name = path.resolve().name if run is None else run.name if source != path else f"{run.name}/{path.name}"
     return Model(name, "run", generator, mine.digest, mine.classes, mine.config, run, path, mine.step, weights, grids)
 
@@ -167,7 +171,7 @@ def _checkpoint_of_guide(where: str, path: Path, say: Callable[[str], None]) -> 
     if not where:
         return path, None
     if where.isdecimal():
-        run = _run_of(path)
+        run = run_of(path)
         there = checkpoints.steps(path.resolve().parent) if run else []
         if int(where) not in there:
             allowed = ", ".join(str(step) for step in there) or "none, this checkpoint is in no run"
@@ -211,7 +215,7 @@ def find_checkpoint(path: Path, say: Callable[[str], None]) -> tuple[Path, Confi
     return found, run.config
 
 
-def _run_of(checkpoint: Path) -> Path | None:
+def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that a checkpoint lies in, if it does."""
     run = checkpoint.resolve().parent.parent
     return run if checkpoint.resolve().parent.name == "checkpoints" and (run / "config.yaml").exists() else None

@@ -12,7 +12,7 @@ from ddm.errors import RequestError
 from ddm.generators import DiffusionGenerator
 from ddm.runs.cost import evaluations_of, with_evaluations, with_steps
 from ddm.runs.model import Model
-from ddm.runs.searched import GridFamily
+from ddm.runs.searched import GridFamily, gains
 
 STEPS = 1000
 """Of a sampler at most, as many as the paper's."""
@@ -79,6 +79,8 @@ def adjusted(
         RequestError: a choice that there is not, or that this model cannot take.
     """
     changes = {name: value for name, value in (("sampler", sampler), ("grid", grid), ("guidance", guidance)) if value}
+    if sampler and not gains(sampler) and model.grids and model.grids.otherwise:
+        changes.setdefault("grid", model.grids.otherwise)
     if "grid" in changes:
         model = replace(model, grids=None)
     generator = ours(model).with_settings(**changes)
