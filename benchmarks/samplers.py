@@ -42,14 +42,16 @@ DETERMINISTIC = (
     "dpm_solver_2",
     "dpmpp_2m",
     "dpmpp_3m",
+    "unipc(order=1)",
     "unipc(order=2)",
     "unipc(order=3)",
+    "deis(order=2)",
     "deis(order=3)",
     "ipndm(order=2)",
     "ipndm(order=3)",
     "ipndm(order=4)",
 )
-STOCHASTIC = ("ddpm", "ddpm(variance='large')", "dpmpp_sde", "heun(churn=10)")
+STOCHASTIC = ("ddpm", "ddpm(variance='large')", "euler_ancestral", "dpmpp_sde", "heun(churn=10)")
 ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.1, 0.03, 0.01))
 GRIDS = ("karras", "log_snr", "trailing", "searched")
 ERROR_EVALUATIONS = (6, 8, 10, 14, 20)
@@ -128,10 +130,18 @@ def measure_errors(model: Model, source: str, rows: Rows, *, pictures: int) -> N
                 rows.add({**key, "evaluations": evaluations_of(made), "error": round(error, 4)})
 
 
-def best_grid(rows: Rows, sampler: str) -> str:
-    """The grid on which a sampler's error is smallest; that of its deterministic relative for a stochastic one."""
-    relative = {"ddpm": "ddim", "dpmpp_sde": "dpmpp_2m", "heun(churn=10)": "heun"}.get(sampler.split("(v")[0], sampler)
+def best_grid(rows: Rows, sampler: str, *, search: bool = True) -> str:
+    """The grid on which a sampler's error is smallest; that of its deterministic relative for a stochastic one.
+
+    Args:
+        rows: with the errors.
+        sampler: a choice.
+        search: whether it may be a searched one.
+    """
+    relatives = {"ddpm": "ddim", "euler_ancestral": "ddim", "dpmpp_sde": "dpmpp_2m", "heun(churn=10)": "heun"}
+    relative = relatives.get(sampler.split("(v")[0], sampler)
     at = [row for row in rows.of("error") if row["sampler"] == relative and row["asked"] == CHOSEN_AT]
+    at = [row for row in at if search or row["grid"] != "searched"]
     return min(at, key=lambda row: row["error"])["grid"] if at else "karras"
 
 
@@ -147,17 +157,29 @@ def measure_distances(
             continue
         found = finish(evaluator.evaluate(made, identity=None))
         assert found is not None
-        row = {**key, "evaluations": evaluations_of(made)}
+        row = {**key, "evaluations": mean_evaluations(made)}
         for name, measurement in found.measurements.items():
             row[name] = [round(each, 6) for each in (measurement.value, measurement.low, measurement.high)]
         rows.add(row)
+
+
+def mean_evaluations(generator: DiffusionGenerator) -> float | int:
+    """Of the network, a picture; a sampler with steps of its own takes more for one than for another."""
+    few = 1 if not generator.settings()["sampler"].startswith("adaptive") else 16
+    counts = [evaluations_of(generator, seed=seed) or 0 for seed in range(few)]
+    return counts[0] if few == 1 else round(statistics.mean(counts), 1)
 
 
 def measure_seconds(
     model: Model, source: str, rows: Rows, cases: Sequence[tuple[str, str, int]], *, pictures: int, rounds: int
 ) -> None:
     """Rows ``seconds``: of making so many pictures at once, the median over rounds of all cases in turns."""
-    seconds: dict[tuple[str, str, int], list[float]] = {case: [] for case in cases}
+    new = [
+        each
+        for each in cases
+        if not rows.has(kind="seconds", sampler=each[0], grid=each[1], asked=each[2], pictures=pictures)
+    ]
+    seconds: dict[tuple[str, str, int], list[float]] = {case: [] for case in new}
     made = {case: generator_for(model, source, *case) for case in seconds}
     for number in range(rounds + 1):
         for case, generator in made.items():
@@ -180,6 +202,8 @@ def cases(rows: Rows, evaluations: Sequence[int]) -> Iterator[tuple[str, str, in
     for sampler, grid in dict.fromkeys([*best, chosen(rows)]):
         for count in evaluations:
             yield sampler, grid, count
+    for sampler in (*DETERMINISTIC, *STOCHASTIC):
+        yield sampler, best_grid(rows, sampler, search=False), CHOSEN_AT
     for sampler in ADAPTIVE:
         yield sampler, "karras", 0
 
@@ -239,9 +263,9 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 5.2), layout="constrained")
+    figure = Figure(figsize=(17, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, last = figure.subplots(1, 3)
     pairs = [(name, best_grid(rows, name)) for name in (*DETERMINISTIC, *STOCHASTIC)]
     long = [(row["sampler"], row["grid"]) for row in rows.of("distance") if row["sampler"] not in ADAPTIVE]
     for number, (name, grid) in enumerate(dict.fromkeys([*pairs, *long])):
@@ -253,6 +277,8 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         left.plot(*zip(*found), label=f"{name}, {grid}", **style) if found else None
         found = sorted((row["evaluations"], row["error"]) for row in errors)
         right.plot(*zip(*found), **style) if found else None
+        found = sorted((each, row["fid"][0]) for row in distances if (each := error_of(rows, row, "seconds")))
+        last.plot(*zip(*found), **style) if found else None
     left.set(xscale="log", yscale="log", ylabel="Frechet distance (lower is better)")
     right.set(xscale="log", yscale="log", ylabel="error against the exact pictures (gray levels)")
     for axes, kind in ((left, "distance"), (right, "error")):
@@ -262,6 +288,9 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         axes.set_xlabel("network evaluations a picture")
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)
+    last.set(xscale="log", yscale="log", xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)")
+    last.grid(alpha=0.25, which="both")
+    last.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
