@@ -23,7 +23,7 @@ from ddm.commands.studio.shared import WRONG, Limits, Models, Studio, number, re
 from ddm.commands.studio.shown import Shown, data_uri, gallery, png
 from ddm.diffusion import samplers
 from ddm.errors import DdmError, RequestError
-from ddm.runs.cost import evaluations_of
+from ddm.runs.cost import counted, evaluations_of
 from ddm.runs.model import Model
 from pages import Page
 
@@ -212,7 +212,27 @@ def test_work_beyond_the_limits_is_refused(model: Model):
     with pytest.raises(RequestError, match="4 pictures with 30 evaluations each"):
         studio.check(denoising.of_seeds(work.model, 0, 4, None))
     with pytest.raises(RequestError, match="it takes more than 1000 steps"):
-        list(studio.bounded(iter(range(5000))))
+        list(studio.bounded(iter(range(5000)), work))
+
+
+def test_evaluations_that_no_count_foresees_end_too(model: Model):
+    """A network that answers 0 is easy for a sampler that finds its own steps; the real one is not."""
+    work = denoising.of_seeds(costing.adjusted(model, sampler="adaptive(tolerance=1e-4)"), 0, 4, None)
+    most = 4 * costing.cost_of(work)
+    studio = Studio(Models({"one": lambda: model}), Limits(pictures=4, evaluations=most))
+    studio.check(work)
+    told = f"more than {most:,} evaluations for these pictures"
+    with counted(work.model.generator) as seen, pytest.raises(RequestError, match=told):
+        list(studio.bounded(denoising.watched(work), work))
+    assert most < seen() < most + 4 * 8, "it ends within a step"
+
+
+def test_works_of_one_request_share_what_it_may_ask_for(model: Model):
+    studio = Studio(Models({"one": lambda: model}), Limits(pictures=4, evaluations=100))
+    work = denoising.of_seeds(costing.adjusted(model, sampler="ddim", wanted=20, guidance=1.0), 0, 4, None)
+    studio.check(work)
+    with pytest.raises(RequestError, match="2 models with 160 evaluations in all are not allowed; allowed: 100"):
+        studio.check(work, work)
 
 
 def test_the_verb_imports_nothing_heavy():

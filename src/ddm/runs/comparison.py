@@ -94,7 +94,8 @@ def comparison_table(
     if not published:
         return Table(columns, rows, notes=notes)
     columns += [Column(PUBLISHED_FID), Column("from")]
-    rows = [[*row, Cell(), Cell("measured here")] for row in rows]
+    told = ["measured here" if source.measurements else "not measured" for source in sources]
+    rows = [[*row, Cell(), Cell(each)] for row, each in zip(rows, told)]
     return Table(columns, rows, _published_rows(columns), [*notes, "Published numbers are of CIFAR-10."])
 
 

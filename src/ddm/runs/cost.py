@@ -1,6 +1,8 @@
 """What a picture costs: the parameters of the network and how often it is evaluated."""
 
 from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,9 +42,17 @@ def evaluations_of(generator: Generator, *, seed: int = 0) -> int | None:
         generator: makes the picture.
         seed: of the picture.
     """
-    networks, count = _networks_of(generator), 0
-    if not networks:
+    if not _networks_of(generator):
         return None
+    with counted(generator) as seen:
+        generator.generate([seed])
+    return seen()
+
+
+@contextmanager
+def counted(generator: Generator) -> Iterator[Callable[[], int]]:
+    """While it is open, how often the networks of a generator saw a picture: a batch of 64 counts as 64."""
+    count = 0
 
     def see(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
         nonlocal count
@@ -50,13 +60,12 @@ def evaluations_of(generator: Generator, *, seed: int = 0) -> int | None:
             next(each for each in (*arguments, *named.values()) if isinstance(each, Tensor) and each.ndim == 4)
         )
 
-    hooks = [network.register_forward_pre_hook(see, with_kwargs=True) for network in networks]
+    hooks = [each.register_forward_pre_hook(see, with_kwargs=True) for each in _networks_of(generator)]
     try:
-        generator.generate([seed])
+        yield lambda: count
     finally:
         for hook in hooks:
             hook.remove()
-    return count
 
 
 def _networks_of(generator: Generator) -> set[nn.Module]:

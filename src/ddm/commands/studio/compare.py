@@ -11,7 +11,7 @@ from ddm.commands.studio import contrasts
 from ddm.commands.studio.contrasts import MOST, Contrasts
 from ddm.commands.studio.denoise import HIDDEN, add_buttons, add_how
 from ddm.commands.studio.shared import MODEL, Studio, refuse
-from ddm.commands.studio.stages import hint
+from ddm.commands.studio.stages import STOPPED, hint
 
 CSS = contrasts.CSS
 
@@ -45,7 +45,7 @@ def _add_pictures(actions: Contrasts, models: gr.CheckboxGroup) -> gr.Dropdown:
     shown = gr.HTML("")
     given = [models, seed, count, label, *how]
     work = start.click(refuse(actions.compare), given, shown, api_name="compare", show_progress="hidden", **MODEL)
-    stop.click(None, cancels=[work], api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     return label
 
 
@@ -70,7 +70,7 @@ def _add_nearest(actions: Contrasts, names: list[str]) -> gr.Dropdown:
     shown = gr.HTML("")
     action = refuse(actions.nearest)
     work = start.click(action, [model, seed, label], shown, api_name="nearest", show_progress="hidden", **MODEL)
-    stop.click(None, cancels=[work], api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     return label
 
 

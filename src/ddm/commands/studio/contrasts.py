@@ -27,7 +27,7 @@ CSS = """
 .blocks h4 { margin: 0 0 .15rem; font-size: 1.05rem; overflow-wrap: anywhere; }
 .numbers { overflow-x: auto; max-width: 100%; }
 .numbers:focus-visible { outline: 2px solid var(--color-accent); }
-.numbers table { border-collapse: collapse; font-size: .9rem; min-width: 100%; }
+.numbers table { border: 0; border-collapse: collapse; font-size: .9rem; min-width: 100%; }
 .numbers caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 .numbers table th, .numbers table td { padding: .4rem .8rem .4rem 0; text-align: left; vertical-align: baseline;
   border: 0; border-bottom: 1px solid var(--border-color-primary); white-space: nowrap; }
@@ -78,11 +78,10 @@ class Contrasts:
         for name, model in self._models(models).items():
             how = adjusted_as_asked(model, sampler, evaluations, guidance)
             works[name] = denoising.of_seeds(how, seed, count, label or None)
-        for work in works.values():
-            self.studio.check(work)
+        self.studio.check(*works.values())
         blocks = {name: _block(name, work.model, hint("waits for its turn")) for name, work in works.items()}
         for name, work in works.items():
-            for seen in watch(work, self.studio):
+            for seen in watch(work, self.studio, share=len(works)):
                 shown = stage([looked_at("what the model sees", seen.x0)]) + way(seen.done, seen.steps)
                 blocks[name] = _block(name, work.model, shown if seen.made is None else _pictures(seen.made))
                 yield f'<div class="blocks">{"".join(blocks.values())}</div>'

@@ -12,7 +12,7 @@ from ddm.commands.studio import painting, stages
 from ddm.commands.studio.denoising import levels
 from ddm.commands.studio.edits import BETWEEN, VARIATIONS, Edits
 from ddm.commands.studio.shared import MODEL, Studio, refuse
-from ddm.commands.studio.stages import hint
+from ddm.commands.studio.stages import STOPPED, hint
 from ddm.diffusion import samplers
 
 CSS = (
@@ -168,7 +168,7 @@ def _add_noise(tab: Tab) -> None:
     shown = gr.HTML("")
     given = [tab.model, tab.picture, sigma, label, count, seed, *how]
     work = start.click(refuse(tab.edits.denoise), given, shown, api_name="denoise", show_progress="hidden", **MODEL)
-    stop.click(None, cancels=[work], api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     slider.input(None, slider, sigma, js=TO_SIGMA, api_visibility="private")
     sigma.input(None, sigma, slider, js=FROM_SIGMA, api_visibility="private")
     look: dict[str, Any] = {"inputs": [tab.model, tab.picture, sigma, seed], "outputs": before, "concurrency_limit": 4}
@@ -203,7 +203,7 @@ def _add_hole(tab: Tab) -> None:
     shown = gr.HTML("")
     given = [tab.model, tab.picture, mask, noise, label, count, seed, *how]
     work = start.click(refuse(tab.edits.inpaint), given, shown, api_name="inpaint", show_progress="hidden", **MODEL)
-    stop.click(None, cancels=[work], api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     tab.picture.change(lambda uri: gr.HTML(picture=uri), tab.picture, mask, **HIDDEN)
 
 
@@ -220,7 +220,7 @@ def _add_between(tab: Tab) -> None:
     given = [tab.model, first, last, count, label, *how]
     action = refuse(tab.edits.interpolate)
     work = start.click(action, given, shown, api_name="interpolate", show_progress="hidden", **MODEL)
-    stop.click(None, cancels=[work], api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
 
 
 def _add_label(tab: Tab, name: str, info: str | None) -> gr.Dropdown:

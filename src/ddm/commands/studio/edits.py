@@ -224,10 +224,10 @@ def seed_from(value: object, count: int = 1, *, field: str = "seed") -> int:
     return whole(field, value, 0, denoising.SEEDS - count)
 
 
-def watch(work: Work, studio: Studio) -> Iterator[denoising.Seen]:
-    """Work of a request, step by step; raises RequestError where it is more than one may ask for."""
+def watch(work: Work, studio: Studio, *, share: int = 1) -> Iterator[denoising.Seen]:
+    """Work of a request, of which it may be a part, step by step; raises RequestError where it is more than allowed."""
     studio.check(work)
-    yield from paced(studio.bounded(denoising.watched(work)))
+    yield from paced(studio.bounded(denoising.watched(work), work, share=share))
 
 
 def _options(label: str, count: int, seed: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ddm.commands.studio.endpoints import Endpoints
 from ddm.commands.studio.generating import Moment, Picture, Request
 from ddm.commands.studio.shared import MODEL, Studio, refuse
 from ddm.commands.studio.shown import Shown, data_uri, gallery, png
-from ddm.commands.studio.stages import hint, way
+from ddm.commands.studio.stages import STOPPED, hint, way
 from ddm.diffusion import grids, samplers
 from ddm.errors import RequestError
 from ddm.runs.model import Model
@@ -188,7 +188,7 @@ def add(studio: Studio) -> None:
         again.click(refuse(actions.again), made, api_name="page_again", **page),
         near.click(refuse(actions.near), [made, seed, share, *fields], api_name="page_near", **page),
     ]
-    stop.click(None, cancels=work, api_visibility="private")
+    stop.click(None, js=STOPPED, cancels=work, api_visibility="private")
     model, label, _, first, _, _, evaluations, guidance = fields
     start.click(None, first, seed, js="(seed) => seed", api_visibility="private")
     facts: dict[str, Any] = {"outputs": [label, evaluations, guidance], "api_visibility": "private"}
@@ -235,7 +235,7 @@ def _fields(studio: Studio) -> list[Any]:
             **facts["evaluations"],
         )  # fmt: skip
         guidance = gr.Number(
-            label="Guidance", info="to the class; 1: none", step=0.5, min_width=140, **facts["guidance"]
+            label="Guidance", info="to the class; 1: none, 0: its own", step=0.5, min_width=140, **facts["guidance"]
         )
     return [model, label, count, seed, sampler, grid, evaluations, guidance]
 

@@ -1,5 +1,6 @@
 """What the Generate tab does, without the page: pictures of seeds, and pictures near a seed, step by step."""
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -121,12 +122,23 @@ def generate(studio: Studio, request: Request) -> Iterator[Moment]:
     work = denoising.of_seeds(_model(studio, request), request.seed, request.count, request.label or None)
     studio.check(work)
     names = _classes(work)
-    for seen in paced(studio.bounded(denoising.watched(work))):
+    for seen in paced(studio.bounded(denoising.watched(work), work)):
         if seen.made is None:
             pictures = [Picture(*each) for each in zip(seen.x0, work.numbers, names)]
             yield Moment(seen.done, seen.steps, pictures, work.model)
         else:
             yield Moment(seen.done, seen.steps, _finished(seen.made, names), work.model, _sheet(seen.made))
+
+
+def _others(seed: int, count: int) -> list[int]:
+    """Seeds to go towards, always the same ones: none twice, nor the seed itself."""
+    drawn = (derive(seed, "near", place) % 10_000 for place in itertools.count(1))
+    found: dict[int, None] = {}
+    while len(found) < count:
+        other = next(drawn)
+        if other != seed:
+            found[other] = None
+    return list(found)
 
 
 def near(studio: Studio, request: Request, *, share: float = 0.15) -> Iterator[Moment]:
@@ -148,7 +160,7 @@ def near(studio: Studio, request: Request, *, share: float = 0.15) -> Iterator[M
     model = _model(studio, request)
     label = request.label or None
     model.labels(label, 1)
-    others = [derive(request.seed, "near", place) % 10_000 for place in range(1, request.count + 1)]
+    others = _others(request.seed, request.count)
     works = [_between(model, label, request.seed, other, share) for other in others]
     studio.check(replace(works[0], numbers=range(len(works))))
     blank = torch.full(model.generator.shape, BLANK, dtype=torch.uint8)
@@ -157,7 +169,7 @@ def near(studio: Studio, request: Request, *, share: float = 0.15) -> Iterator[M
     steps = sum(work.steps for work in works)
     for place, work in enumerate(works):
         done = sum(each.steps for each in works[:place])
-        for seen in paced(studio.bounded(denoising.watched(work))):
+        for seen in paced(studio.bounded(denoising.watched(work), work, share=len(works))):
             shown[place] = replace(shown[place], pixels=seen.x0[0])
             if seen.made is not None:
                 text = denoising.texts(seen.made)[0]

@@ -18,6 +18,7 @@ from ddm.commands.studio.costing import STEPS, cost_of
 from ddm.commands.studio.runlist import Runs
 from ddm.commands.work import Work
 from ddm.errors import DdmError, RequestError, unknown
+from ddm.runs.cost import counted
 from ddm.runs.model import Model
 
 WRONG = "Something went wrong here. Please try again; the one who started this studio finds the cause in the terminal."
@@ -114,16 +115,32 @@ class Studio:
     limits: Limits = Limits()
     runs: Runs = field(default_factory=Runs)
 
-    def check(self, work: Work) -> None:
+    def check(self, *works: Work) -> None:
         """Raise :class:`RequestError` for work that is more than one request may ask for, before it is begun."""
-        self.limits.check(len(work.numbers), cost_of(work))
+        for work in works:
+            self.limits.check(len(work.numbers), cost_of(work))
+        total = sum(len(work.numbers) * cost_of(work) for work in works)
+        if total > self.limits.evaluations:
+            raise RequestError(
+                f"{len(works)} models with {total:,} evaluations in all are not allowed; "
+                f"allowed: {self.limits.evaluations:,}. Ask for fewer models, pictures or steps"
+            )
 
-    def bounded(self, steps: Iterator[Step]) -> Iterator[Step]:
-        """Steps of work; raises :class:`RequestError` for more than there may be, where a sampler finds its own."""
-        for taken, step in enumerate(steps):
-            if taken > STEPS:
-                raise RequestError(f"sampler: it takes more than {STEPS} steps; allow it a larger error")
-            yield step
+    def bounded(self, steps: Iterator[Step], work: Work, *, share: int = 1) -> Iterator[Step]:
+        """Steps of work; raises :class:`RequestError` for more than there may be, where a sampler finds its own.
+
+        Args:
+            steps: of the work.
+            work: what is done.
+            share: so many works of a request share what it may ask for.
+        """
+        most = self.limits.evaluations // share
+        with counted(work.model.generator) as evaluations:
+            for taken, step in enumerate(steps):
+                if taken > STEPS or evaluations() > most:
+                    told = f"{STEPS} steps" if taken > STEPS else f"{most:,} evaluations for these pictures"
+                    raise RequestError(f"sampler: it takes more than {told}; allow it a larger error")
+                yield step
 
 
 def whole(field: str, value: object, least: int, most: int) -> int:

@@ -63,6 +63,16 @@ def way(done: int, steps: int) -> str:
     return f'<div class="way"><progress max="{steps}" value="{done}" aria-label="{words}"></progress>{words}</div>'
 
 
+STOPPED = """() => {
+  for (const way of document.querySelectorAll(".way:not(.stopped)")) {
+    if (!way.offsetParent || /^Step (\\d+) of \\1$/.test(way.textContent)) continue;
+    way.classList.add("stopped");
+    way.textContent = "Stopped at " + way.textContent.replace("Step", "step");
+  }
+}"""
+"""What the stop buttons do in the page itself: the work is gone, and nobody else tells."""
+
+
 def hint(words: str) -> str:
     """A line that says what to do."""
     return f'<p class="hint">{html.escape(words)}</p>'
