@@ -17,4 +17,5 @@ PLACES = [str(each) for each in (ROOT / "src", ROOT, TESTS, TESTS / "commands", 
 """Where modules are found: the package, this one, and what the tests share."""
 
 sys.path[:0] = [each for each in PLACES if each not in sys.path]
+os.environ["PYTHONPATH"] = os.pathsep.join([PLACES[0], *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", NO_COLOR="1")

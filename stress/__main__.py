@@ -58,7 +58,10 @@ def is_meant(name: str, word: str) -> bool:
 
 def rows_of(chosen: list[tuple[str, Campaign]], asked: argparse.Namespace) -> Iterator[Row]:
     """All rows as they come."""
-    with tempfile.TemporaryDirectory(prefix="ddm-stress-", ignore_cleanup_errors=True) as folder, starter() as processes:
+    with (
+        tempfile.TemporaryDirectory(prefix="ddm-stress-", ignore_cleanup_errors=True) as folder,
+        starter() as processes,
+    ):
         for number, (name, campaign) in enumerate(chosen):
             plan = Plan(processes, Path(folder) / str(number), asked.seed, asked.full)
             plan.folder.mkdir()

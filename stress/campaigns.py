@@ -8,7 +8,7 @@ from stress.suite import Suite, campaign_of
 SUITES = (
     Suite(
         "F1",
-        "every operation of save, replace, prune and log append fails in turn, in every way: the old state or the new one",
+        "every operation of save, replace, prune and log append fails in turn, in every way: old state or new",
         ">= 1,000 points, 0 lost",
         (
             "runs/test_atomic.py::test_a_failed_publish_leaves_the_old_folder_or_the_new_one",
@@ -55,21 +55,21 @@ SUITES = (
     ),
     Suite(
         "F7",
-        "one of two processes is killed or stopped, its launcher dies, the cable is cut: the others end within 15 s, in words",
+        "one of two processes is killed or stopped, its launcher dies, the cable is cut: the others end in words",
         "100 / 100, 95 of 100 within 15 s, no orphans",
         ("commands/test_processes_gone.py",),
         every=False,
     ),
     Suite(
         "F9",
-        "checkpoints cut at every byte, with flipped bits, zeroed, swapped, mixed or forged: refused in one line, or identical",
+        "checkpoints cut at every byte, with flipped bits, zeroed, swapped, forged: refused in one line, or identical",
         "10,000 / 10,000",
         ("runs/test_damage.py",),
         every=False,
     ),
     Suite(
         "F12",
-        "NaN and infinities in pictures, loss, gradient, weight, average, optimiser, on one process of two, fp16's scale: "
+        "NaN, infinities in pictures, loss, gradient, weight, average, optimiser, on one of two, fp16's scale: "
         "seen in the step, never applied nor saved",
         "60 / 60",
         ("training/test_not_finite.py", "commands/test_train_not_finite.py"),
@@ -83,14 +83,14 @@ SUITES = (
     ),
     Suite(
         "F21",
-        "files that a stranger wrote, with code to run, sizes that lie, values of other types, at every place of a run's "
-        "files: done or refused in one line, no canary",
+        "files that a stranger wrote, with code to run, sizes that lie, values of other types, wherever a run has "
+        "a value: done or refused in one line, no canary",
         "0 canaries",
         ("runs/test_hostile.py", "runs/test_converting.py", "data/test_arrays.py"),
     ),
     Suite(
         "F21",
-        "every source file: no pickle, eval, unsafe YAML, shell, unpacking; PyTorch files read in two places, tensors only",
+        "every source file: no pickle, eval, unsafe YAML, shell or unpacking; PyTorch files in two places",
         "0 calls",
         ("test_floors.py::test_nothing_can_run_code_from_a_file", "test_floors.py::test_what_runs_code_is_found"),
         workers=0,
@@ -98,7 +98,7 @@ SUITES = (
     ),
     Suite(
         "F11",
-        "pictures and arrays that are cut, bombs, of other types or lie about their size: named, counted, left out or refused",
+        "pictures that are cut, bombs, of other types or lie about their size: named, counted, left out or refused",
         "500 / 500",
         ("data/test_pictures.py", "data/test_picture_folder.py"),
     ),
@@ -111,7 +111,7 @@ SUITES = (
     ),
     Suite(
         "F19",
-        "hostile requests to a running studio: closed routes, names, origins, sizes, bodies, values; no trace, no path, at work",
+        "hostile requests to a running studio: routes, names, origins, sizes, bodies, values; no trace, still at work",
         "100 / 100",
         ("studio/test_studio_guard.py",),
         workers=0,
@@ -142,8 +142,15 @@ CAMPAIGNS: list[tuple[str, Campaign]] = [
 
 NOT_HERE = (
     Row("F10", "mutated headers and parsers without a foreign exception", target="10 M", reason="no fuzzer here yet"),
-    Row("F15", "training stall per save", target="<= 1 % of step time", reason="means nothing for a network this small"),
-    Row("F17", "calls a second at call 10,000 and at call 1,000", target=">= 0.95", reason="takes longer than all the rest"),
+    Row(
+        "F15", "training stall per save", target="<= 1 % of step time", reason="means nothing for a network this small"
+    ),
+    Row(
+        "F17",
+        "calls a second at call 10,000 and at call 1,000",
+        target=">= 0.95",
+        reason="takes longer than all the rest",
+    ),
     Row("F23", "mutants of the checkpoint modules killed", target=">= 95 %", reason="mutation testing takes hours"),
     Row("F25", "advisories of dependencies", target="0", reason="needs a network"),
 )

@@ -38,8 +38,16 @@ def campaign(plan: Plan) -> Iterator[Row]:
     yield stay(plan, steps=20_000, early=1000, every=50)
 
 
-def stay(plan: Plan, *, steps: int, early: int, every: int) -> Row:
-    """Train so many steps, look each ``every``, and compare the end with what there was around step ``early``."""
+def stay(plan: Plan, *, steps: int, early: int, every: int, slower: float = MORE) -> Row:
+    """Train so many steps, look each ``every``, and compare the end with what there was around step ``early``.
+
+    Args:
+        plan: where.
+        steps: of the training.
+        early: the step that the end is compared with.
+        every: steps between two looks.
+        slower: allowed of the time of a step, as a share.
+    """
     tally = Tally()
     looks = watch(plan, steps, every, save=early // 2)  # the first save opens fonts, which stay
     half = WINDOW // 2
@@ -49,9 +57,11 @@ def stay(plan: Plan, *, steps: int, early: int, every: int) -> Row:
     for name, value in MEASURES.items():
         before, after = value(first), value(last)
         told.append(f"{name} {before:.4g} -> {after:.4g}")
-        more = after > before * (1 + MORE)
+        more = after > before * (1 + (slower if value is milliseconds else MORE))
         tally.add(f"{name} grew from {before:.4g} at step {early:,} to {after:.4g} at step {steps:,}" if more else "")
-    what = f"{steps:,} steps: memory, files, threads and time of a step at the end within 5 % of those at step {early:,}"
+    what = (
+        f"{steps:,} steps: memory, files, threads and time of a step at the end within 5 % of those at step {early:,}"
+    )
     return tally.row("flat", what, "4 / 4", faults=False, note=", ".join(told))
 
 

@@ -57,7 +57,7 @@ def fill(plan: Plan, times: int) -> Row:
             tally.add(problem_of(lambda: as_if_nothing_had_been(plan, disk / "run", children[0])))
         finally:
             children[0].kill()
-    what = "no room on the disk: the run says so, the checkpoint before verifies, it trains on, and saves once there is room"
+    what = "no room on the disk: said, the checkpoint before verifies, it trains on, and saves once there is room"
     note = f"{met.full} times something was not written, {met.enough} times the room was enough; "
     note += "weights in the end those of a run that had room"
     return tally.row("F8", what, "200 / 200", note=note)

@@ -83,7 +83,9 @@ def kill(plan: Plan, processes: int, kills: int, *, steps: int = 120) -> Row:
     note = f"{met.saving} left something half written, {met.early} came before the first step; {met.runs} runs, "
     note += f"at most {met.lost} steps done again after a kill"
     ranks = "one process" if processes == 1 else "two processes"
-    what = f"SIGKILL of a real training of {ranks}, resumed: log and weights are those of the undisturbed run, bit for bit"
+    what = (
+        f"SIGKILL of a real training of {ranks}, resumed: log and weights are those of the undisturbed run, bit for bit"
+    )
     return tally.row("F3", what, "1,000 / 1,000", note=note)
 
 

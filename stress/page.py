@@ -13,10 +13,10 @@ from stress.rows import Row, totals
 
 INTRODUCTION = """# Reliability
 
-Written by `{command}`, which injects faults into real runs and counts what survives them; do not edit. Figures F1 to F25
-are those of the project's list. `passed / tried`; the bound is the upper end of the exact one-sided 95 % interval
-(Clopper and Pearson) of the share that is lost: 3 / N for none of N. Where every case there is was tried ("all cases")
-there is no rate to bound. Nothing was run on a GPU.
+Written by `{command}`, which injects faults into real runs and counts what survives them; do not edit. Figures F1
+to F25 are those of the project's list. The bound is the upper end of the exact one-sided 95 % interval (Clopper and
+Pearson) of the share that is lost: about 3 / N for none of N. Where every case there is was tried ("all cases") there
+is no rate to bound. Nothing was run on a GPU.
 
 - ddm {version}, commit {commit}, {date}
 - {machine}, one thread a process; Python {python}, torch {torch}, {system}
@@ -29,10 +29,10 @@ HEAD = "| figure | what | passed / tried | bound | target | seconds | notes |\n|
 HOW = """
 ## How
 
-- A run is `ddm train` of a network of a few thousand parameters on 8x8 pictures, on the CPU. Processes are forked from one
-  that has imported torch, then run the command as typed; signals are the system's own.
-- F1, F2, F13: every call that changes the disk goes through one small class, and each of them fails in turn, in every way:
-  EIO, ENOSPC, EDQUOT, half a write, death before and after; once and for ever; also by a real SIGKILL.
+- A run is `ddm train` of a network of a few thousand parameters on 8x8 pictures, on the CPU. Processes are forked from
+  one that has imported torch, then run the command as typed; signals are the system's own.
+- F1, F2, F13: every call that changes the disk goes through one small class, and each of them fails in turn, in every
+  way: EIO, ENOSPC, EDQUOT, half a write, death before and after; once and for ever; also by a real SIGKILL.
 - Rows of tests: `DDM_STRESS=1 python -m pytest tests/...` runs the same cases.
 """
 

@@ -43,7 +43,9 @@ def shared(plan: Plan) -> Iterator[Row]:
         problem = problem_of(lambda: differences.append(hand_over(plan, seed)))  # noqa: B023
         far = bool(differences) and differences[-1] > 1e-5
         tally.add(problem or (f"seed {seed}: weights differ by {differences[-1]:.1e} of the largest" if far else ""))
-    note = f"largest difference of a weight, as a share of the largest in its tensor: median {middle(differences):.1e}, "
+    note = (
+        f"largest difference of a weight, as a share of the largest in its tensor: median {middle(differences):.1e}, "
+    )
     note += f"most {max(differences, default=0):.1e}"
     what = f"trained by 1, 2, 4 and 1 processes in turn, 13 steps each: the weights of one process after {STEPS}"
     yield tally.row("F5", what, "<= 1e-5", faults=False, note=note)

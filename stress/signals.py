@@ -33,7 +33,9 @@ def campaign(plan: Plan) -> Iterator[Row]:
         note = f"seconds to the exit: median {middle(seconds):.2f}, 95 of 100 {middle(seconds, 0.95):.2f}, "
         note += f"most {max(seconds, default=0):.2f}"
         ranks = "one process" if processes == 1 else "one of two processes, or both"
-        what = f"SIGTERM or Ctrl-C to {ranks} in a step, a save or while sampling: saved at that step, status 143 or 130"
+        what = (
+            f"SIGTERM or Ctrl-C to {ranks} in a step, a save or while sampling: saved at that step, status 143 or 130"
+        )
         yield tally.row("F6", what, "200 / 200, 95 of 100 within 2 s and a step", note=note)
 
 

@@ -86,13 +86,15 @@ class Starter:
         self._server = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
         )
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._to, self._from = self._server.stdin, self._server.stdout
 
     def ask(self, request: Mapping[str, Any]) -> Any:
         """The server's answer."""
-        assert self._server.stdin is not None and self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return json.loads(self._server.stdout.readline())
+        self._to.write(json.dumps(request) + "\n")
+        self._to.flush()
+        return json.loads(self._from.readline())
 
     def call(self, function: str, *arguments: Any, said: Path, **environment: str) -> Child:
         """Start ``module:name`` with arguments that JSON can hold; what it returns is the exit status."""
@@ -118,10 +120,9 @@ class Starter:
     def end(self) -> None:
         """All that still runs is killed."""
         with suppress(BrokenPipeError):
-            assert self._server.stdin is not None and self._server.stdout is not None
-            self._server.stdin.close()
+            self._to.close()
         self._server.wait()
-        self._server.stdout.close()
+        self._from.close()
 
 
 @contextmanager
@@ -170,6 +171,7 @@ def serve() -> None:
         sys.stdout.flush()
     for process in living:
         os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def begin(request: Mapping[str, Any]) -> int:

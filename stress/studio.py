@@ -32,5 +32,5 @@ def campaign(plan: Plan) -> Iterator[Row]:
     note = f"{found['pictures a second']:.1f} pictures a second, 95 of 100 within "
     note += f"{found['seconds to the picture, 95 of 100']:.2f} s; {first:.0f} MB at the start, {last:.0f} at the end, "
     note += f"{found['growth after the first third']:+.1%} after the first third"
-    what = f"the studio for {seconds} s, {CALLERS} callers, one of eight requests cancelled, two more who send what is none"
+    what = f"the studio for {seconds} s, {CALLERS} callers, one of eight requests cancelled, two who send what is none"
     yield tally.row("F16", what, "nothing lost, memory grows by <= 10 % (1 MB per 1,000 calls)", note=note)

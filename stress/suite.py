@@ -1,14 +1,14 @@
 """Figures that the tests know how to measure: they are asked again, with larger counts.
 
-A test says how many faults it injected with pytest's own ``record_property("faults", ...)``; one that says nothing is one.
+A test says how many faults it injected with ``record_property("faults", ...)`` of pytest; one that says nothing is one.
 """
 
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as xml
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from xml.etree import ElementTree
 
 from stress import ROOT
 from stress.plan import Campaign, Plan, Tally, middle
@@ -73,7 +73,13 @@ def ask(suite: Suite, plan: Plan) -> Asked:
     report = plan.folder / "report.xml"
     plan.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-o", "junit_family=xunit1"]
-    command += ["--junit-xml", str(report), "--basetemp", str(plan.folder / "pytest"), f"--numprocesses={suite.workers}"]
+    command += [
+        "--junit-xml",
+        str(report),
+        "--basetemp",
+        str(plan.folder / "pytest"),
+        f"--numprocesses={suite.workers}",
+    ]
     environment = {**os.environ, "DDM_STRESS": "full" if plan.full else "1"}
     found = Asked()
     tests = [f"tests/{each}" for each in suite.tests]
@@ -81,12 +87,12 @@ def ask(suite: Suite, plan: Plan) -> Asked:
     if not report.exists():
         found.tally.add(f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-200:]}")
         return found
-    for case in xml.parse(report).iter("testcase"):
+    for case in ElementTree.parse(report).iter("testcase"):
         read(case, found)
     return found
 
 
-def read(case: xml.Element, found: Asked) -> None:
+def read(case: ElementTree.Element, found: Asked) -> None:
     """One test."""
     said = [(each.get("name"), each.get("value") or "") for each in case.iter("property")]
     faults = sum(int(value) for name, value in said if name == "faults") or 1

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from counts import STRESS, times
 from test_processes import ALONE, TINY, TWO
 
+from counts import STRESS, times
 from ddm.runs import checkpoints
 from kill_and_compare import records
 

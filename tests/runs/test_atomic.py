@@ -14,9 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from counts import times
 from faults import Crash, FaultyDisk
 
+from counts import times
 from ddm.errors import DdmError
 from ddm.runs import atomic
 

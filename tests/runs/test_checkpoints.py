@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from counts import times
 from faults import Crash, FaultyDisk
 from samples import assert_holds, save, tensors_at
 
+from counts import times
 from ddm.errors import DdmError, RequestError
 from ddm.runs import atomic, checkpoints, tensorfile
 from ddm.runs.checkpoints import BadCheckpoint, NotFinite
@@ -230,7 +230,9 @@ def test_killed_while_saving(tmp_path, record_property):
     kills = times(40, stress=100, full=1000)
     script = Path(__file__).with_name("kill_saves.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[2])}
-    done = subprocess.run([sys.executable, script, tmp_path, str(kills)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, str(kills)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5
     record_property("faults", kills)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
-from counts import times
 from samples import assert_holds, save
 
+from counts import times
 from ddm.errors import RequestError
 from ddm.runs import checkpoints
 from ddm.runs.checkpoints import BadCheckpoint

@@ -21,8 +21,8 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
-from counts import STRESS
 
+from counts import STRESS
 from ddm.cli import main
 from ddm.runs.manifest import Manifest
 

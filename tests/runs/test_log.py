@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from counts import times
 from faults import Crash, FaultyDisk
 
+from counts import times
 from ddm.errors import DdmError
 from ddm.runs import atomic, log
 

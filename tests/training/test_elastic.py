@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from counts import times
 from test_trainer import make
 from torch import Tensor
 
+from counts import times
 from ddm.errors import RequestError
 from ddm.training.processes import check_count, refuse_sharding
 
@@ -51,5 +51,7 @@ def test_processes_that_did_not_find_each_other_are_refused():
 
 def test_split_weights_are_refused():
     refuse_sharding({"ACCELERATE_USE_FSDP": "false"})
-    with pytest.raises(RequestError, match="processes: FSDP is not allowed, every process keeps all weights; allowed: --multi_gpu"):
+    with pytest.raises(
+        RequestError, match="processes: FSDP is not allowed, every process keeps all weights; allowed: --multi_gpu"
+    ):
         refuse_sharding({"ACCELERATE_USE_FSDP": "true"})

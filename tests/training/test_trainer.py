@@ -3,9 +3,9 @@ import math
 
 import pytest
 import torch
-from counts import STRESS
 from torch import Tensor
 
+from counts import STRESS
 from ddm import GaussianDiffusion, Trainer
 from ddm.data import ImageSet
 from ddm.errors import RequestError
@@ -65,9 +65,7 @@ STOPS = {"": [3], "1": [1, 4, 8, 12, 16, 20], "full": list(range(1, 21))}[STRESS
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("optimizer", optimizers)
-def test_some_steps_and_resume_equal_all_bit_for_bit(
-    precision: str, accumulate: int, optimizer: str, record_property
-):
+def test_some_steps_and_resume_equal_all_bit_for_bit(precision: str, accumulate: int, optimizer: str, record_property):
     steps = 21 if STRESS else 6
     assert_resumed_equals_whole(STOPS, steps, optimizer=optimizer, precision=precision, accumulate=accumulate)
     record_property("faults", len(STOPS))
