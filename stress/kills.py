@@ -65,7 +65,7 @@ def campaign(plan: Plan) -> Iterator[Row]:
     yield kill(plan, 2, plan.count(20, 200))
 
 
-def kill(plan: Plan, processes: int, kills: int, *, steps: int = 120) -> Row:
+def kill(plan: Plan, processes: int, kills: int, *, steps: int = 60) -> Row:
     """Runs of so many processes, killed so often in all."""
     tally, moments = Tally(), plan.random("kills", processes)
     options = (f"--steps={steps}", f"--every.save={SAVE}")
