@@ -16,7 +16,7 @@ from kill_and_compare import assert_same_run
 from stress.plan import Plan, Tally, problem_of
 from stress.rows import Row
 from stress.starting import Child, until
-from stress.tiny import finish, last_words, newest, step_of, train
+from stress.tiny import finish, last_words, newest, newest_time, step_of, train
 
 SAVE = 5
 """Steps between two checkpoints."""
@@ -37,7 +37,7 @@ class Met:
     Attributes:
         longest: seconds until a kill, at most.
         saving: kills that left something half written behind.
-        early: kills before anything was logged.
+        early: kills before a first step, new or again.
         runs: trainings that came to their end.
         lost: steps of the log that a kill took back, at most.
     """
@@ -49,10 +49,10 @@ class Met:
     lost: int = 0
     problems: list[str] = field(default_factory=list)
 
-    def look(self, run: Path, before: set[str]) -> None:
+    def look(self, run: Path, before: set[str], begun: float) -> None:
         """After a kill."""
         self.saving += bool(half_written(run) - before)
-        self.early += step_of(run) == 0
+        self.early += newest_time(run) < begun
         back = step_of(run) - newest(run)
         self.lost = max(self.lost, back)
         if back > SAVE:
@@ -95,7 +95,7 @@ def killed_until_done(
     """How often it was killed until it was done."""
     run, kills = plan.folder / name, 0
     while True:
-        before = half_written(run)
+        before, begun = half_written(run), time.time()
         children = train(plan, name, *options, processes=processes)
         if moments.random() < 1 / 3:
             aim_at_a_save(children, run, moments)
@@ -109,7 +109,7 @@ def killed_until_done(
         statuses = [each.wait() for each in children]
         assert set(statuses) <= {-signal.SIGKILL, 0}, f"exit statuses {statuses}: {last_words(children[0].said)}"
         kills += 1
-        met.look(run, before)
+        met.look(run, before, begun)
 
 
 def over(children: list[Child]) -> bool:

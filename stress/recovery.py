@@ -5,15 +5,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from ddm.errors import DdmError
-from ddm.runs import log
 from stress.plan import Plan, Tally, middle
 from stress.rows import Row
 from stress.starting import until
-from stress.tiny import TINY
+from stress.tiny import TINY, newest_time
 
 ALLOWED = 5.0
 """Seconds more than a start from nothing takes."""
@@ -47,11 +44,3 @@ def seconds_to_a_step(folder: Path, name: str) -> float:
         process.kill()
         process.wait()
     return seconds
-
-
-def newest_time(run: Path) -> float:
-    """When the last record was written."""
-    with suppress(DdmError):
-        records = log.read(run / "metrics.jsonl")
-        return records[-1]["time"] if records else 0.0
-    return 0.0

@@ -45,6 +45,12 @@ def step_of(run: Path) -> int:
     return found[-1]["step"] if found else 0
 
 
+def newest_time(run: Path) -> float:
+    """When the last record was written, in seconds of ``time.time``."""
+    found = log.read(run / "metrics.jsonl")
+    return found[-1]["time"] if found else 0.0
+
+
 def newest(run: Path) -> int:
     """The step of the newest checkpoint, 0 without one."""
     return max(checkpoints.steps(run / "checkpoints"), default=0)
