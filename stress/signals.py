@@ -11,7 +11,7 @@ from ddm.runs import checkpoints
 from stress.plan import Plan, Tally, middle, problem_of
 from stress.rows import Row
 from stress.starting import Child, until
-from stress.tiny import newest, step_of, train
+from stress.tiny import newest, said, step_of, train
 
 OPTIONS = ("--steps=1000000", "--every.save=7", "--every.sample=11", "--sample.steps=20", "--keep.last=2")
 """So that a signal meets steps, saves and samples alike."""
@@ -41,10 +41,20 @@ def campaign(plan: Plan) -> Iterator[Row]:
 
 def told(plan: Plan, name: str, processes: int, moments: random.Random) -> float:
     """Seconds from a signal to the exit; everything about it is checked."""
-    run, number = plan.folder / name, moments.choice(list(STATUS))
-    said, first = plan.folder / f"{name}.txt", newest(run)
-    said.unlink(missing_ok=True)
+    run = plan.folder / name
+    first = newest(run)
+    said(plan, name).unlink(missing_ok=True)
     children = train(plan, name, *OPTIONS, processes=processes)
+    try:
+        return seconds_to_the_exit(run, children, first, moments)
+    finally:
+        for each in children:
+            each.kill()
+
+
+def seconds_to_the_exit(run: Path, children: list[Child], first: int, moments: random.Random) -> float:
+    """Send the signal to one or to all, and look at what they left."""
+    number = moments.choice(list(STATUS))
     assert until(lambda: step_of(run) > first, READY), "no step was done"
     time.sleep(moments.uniform(0, 0.5))
     before, asked = step_of(run), time.monotonic()
@@ -52,14 +62,14 @@ def told(plan: Plan, name: str, processes: int, moments: random.Random) -> float
         os.kill(each.pid, number)
     statuses = [each.wait(60) for each in children]
     seconds = time.monotonic() - asked
-    check(run, said, children, before)
+    check(run, children, before)
     assert set(statuses) == {STATUS[number]}, f"exit statuses {statuses}"
     return seconds
 
 
-def check(run: Path, said: Path, children: list[Child], before: int) -> None:
+def check(run: Path, children: list[Child], before: int) -> None:
     """What a run says and has after it was told to leave: all, and no work that it need not have done."""
-    text, step = said.read_text(), newest(run)
+    text, step = children[0].said.read_text(), newest(run)
     assert f"interrupted at step {step:,} of 1,000,000, all saved." in text, f"stands at {step}: {text[-200:]}"
     assert checkpoints.load(run / "checkpoints" / f"{step:06d}").step == step
     assert before <= step == step_of(run), f"{before} was logged before the signal, {step} saved, {step_of(run)} logged"

@@ -6,10 +6,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from ddm.commands.stopping import Stop
+from ddm.commands.training import _Session
 from ddm.runs import checkpoints
 from kill_and_compare import records
 
@@ -51,6 +55,25 @@ def test_two_processes_train_what_one_trains(tmp_path: Path):
     for name, value in loaded[0].tensors["weights"].items():
         torch.testing.assert_close(value, loaded[1].tensors["weights"][name], rtol=1e-3, atol=1e-5)
     assert sorted(each.name for each in (tmp_path / "two" / "samples").iterdir()) == ["000008.png"]
+
+
+def test_a_signal_that_comes_while_others_are_waited_for_is_not_forgotten():
+    """A process waits for the others in every step, longest while the first one samples or saves."""
+    stop = Stop()
+
+    class Accelerator:
+        num_processes = 2
+
+        def gather(self, told: torch.Tensor) -> torch.Tensor:
+            if stop.signal is None:
+                stop(signal.SIGTERM, None)
+            return torch.cat([told, torch.zeros(1)])
+
+    trainer = SimpleNamespace(accelerator=Accelerator(), device=torch.device("cpu"))
+    session = cast(_Session, SimpleNamespace(stop=stop, trainer=trainer))
+    assert not _Session._told_to_stop(session, 1)  # the other one knows nothing of it yet
+    assert _Session._told_to_stop(session, 2)
+    assert stop.signal == signal.SIGTERM
 
 
 def test_a_signal_ends_both_with_everything_saved(tmp_path: Path):

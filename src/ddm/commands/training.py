@@ -194,8 +194,9 @@ class _Session:
         told = torch.tensor(float(self.stop.signal or 0), device=self.trainer.device)
         signals = accelerator.gather(told.reshape(1))
         assert isinstance(signals, torch.Tensor)
-        self.stop.signal = int(signals.max()) or None
-        return self.stop.signal is not None
+        agreed = int(signals.max())
+        self.stop.signal = agreed or self.stop.signal  # one that came while we waited is told at the next step
+        return agreed > 0
 
     def _log(self, lr: float, bar: Bar) -> None:
         trainer = self.trainer
