@@ -2,10 +2,11 @@
 
     python -m stress                      # half an hour at most
     python -m stress --full --seed 7
-    python -m stress --only F8            # some of it; RELIABILITY.md stays as it is
+    python -m stress --only F8            # some of it again; the rest stays as it was measured
 
 Rows are kept in build/stress/rows.jsonl as soon as they are known, and build/stress/RELIABILITY.md shows what there is:
-a run that is killed loses the campaign it was in. The exit status is 1 where anything was lost.
+a run that is killed loses the campaign it was in. RELIABILITY.md is written when no campaign is missing. The exit
+status is 1 where anything was lost.
 """
 
 import argparse
@@ -17,9 +18,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ddm.runs.environment import commit
 from stress import ROOT
 from stress.campaigns import CAMPAIGNS, NOT_HERE
-from stress.page import page
+from stress.page import machine, page
 from stress.plan import Campaign, NotHere, Plan
 from stress.rows import Kept, Row, totals
 from stress.starting import starter
@@ -38,14 +40,14 @@ def main() -> int:
     if unknown := [word for word in asked.only if not any(is_meant(name, word) for name in names)]:
         parser.error(f"{unknown[0]!r} is unknown; allowed: {', '.join(dict.fromkeys(names))}")
     chosen = [(name, each) for name, each in CAMPAIGNS if any(is_meant(name, word) for word in asked.only or [name])]
-    kept, started = Kept(BUILD / "rows.jsonl"), time.monotonic()
-    facts = {"command": f"make stress{' FULL=1' if asked.full else ''}", "seed": asked.seed, "full": asked.full}
+    kept, here = Kept(BUILD / "rows.jsonl", anew=not asked.only), machine()
+    source = (commit() or "unknown")[:7]
     for row in rows_of(chosen, asked):
-        kept.add(row)
+        kept.add(dataclasses.replace(row, seed=asked.seed, commit=source, machine=here))
         say(row.said())
-        text = page([*kept.rows, *NOT_HERE], **facts, seconds=time.monotonic() - started)
+        text = page([*kept.rows, *NOT_HERE], command=f"make stress{' FULL=1' if asked.full else ''}", full=asked.full)
         (BUILD / "RELIABILITY.md").write_text(text)
-    if not asked.only:
+    if len({row.figure for row in kept.rows}) == len({name.split()[0] for name in names}):
         shutil.copyfile(BUILD / "RELIABILITY.md", ROOT / "RELIABILITY.md")
     say(totals(kept.rows))
     return int(any(row.lost for row in kept.rows))
@@ -65,8 +67,7 @@ def rows_of(chosen: list[tuple[str, Campaign]], asked: argparse.Namespace) -> It
         for number, (name, campaign) in enumerate(chosen):
             plan = Plan(processes, Path(folder) / str(number), asked.seed, asked.full)
             plan.folder.mkdir()
-            for row in carried_out(name, campaign, plan):
-                yield dataclasses.replace(row, seed=asked.seed)
+            yield from carried_out(name, campaign, plan)
             shutil.rmtree(plan.folder, ignore_errors=True)
 
 

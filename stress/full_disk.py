@@ -8,6 +8,7 @@ import os
 import random
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ from stress.tiny import newest, train
 SIZE = "4m"
 """Of the disk: some checkpoints, a curve, a log."""
 
-OPTIONS = ("--steps=1000000", "--every.save=5", "--every.log=20")
+KEPT = 2
+OPTIONS = ("--steps=1000000", "--every.save=5", "--every.log=20", f"--keep.last={KEPT}")
 
 COMPLAINT = re.compile(r"^.* of step [\d,]+ was not written: .*$", re.MULTILINE)
 COMPLETE = re.compile(r"No space left on device.*; training goes on")
@@ -87,6 +89,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 def without_room(plan: Plan, disk: Path, child: Child, moments: random.Random, met: Met) -> None:
     """Take the room away until somebody complains, look, and give it back."""
     run, said = disk / "run", plan.folder / "run.txt"
+    assert until(lambda: len(checkpoints.steps(run / "checkpoints")) <= KEPT, 60), "nothing was pruned"
+    time.sleep(moments.uniform(0, 0.02))  # else the room that the prune makes would be there as well
     before, complaints = newest(run), len(COMPLAINT.findall(said.read_text()))
     size = sum(each.stat().st_size for each in (run / "checkpoints" / f"{before:06d}").iterdir())
     take_all_but(disk / "pad", moments.randrange(size * 5 // 4))

@@ -7,7 +7,7 @@ from datetime import date
 
 import torch
 
-from ddm.runs.environment import commit, processor
+from ddm.runs.environment import processor
 from ddm.version import __version__
 from stress.rows import Row, totals
 
@@ -18,13 +18,16 @@ to F25 are those of the project's list. The bound is the upper end of the exact 
 Pearson) of the share that is lost: about 3 / N for none of N. Where every case there is was tried ("all cases") there
 is no rate to bound. Nothing was run on a GPU.
 
-- ddm {version}, commit {commit}, {date}
-- {machine}, one thread a process; Python {python}, torch {torch}, {system}
-- {counts}, seed {seed} (`make stress SEED={seed}`), {minutes:.0f} minutes
+- ddm {version}, {date}; Python {python}, torch {torch}, {system}
+- {machine}, one thread a process
+- {counts}, {minutes:.0f} minutes; `make stress SEED=7` meets other moments
 
 """
 
-HEAD = "| figure | what | passed / tried | bound | target | seconds | notes |\n|---|---|---|---|---|---|---|\n"
+HEAD = (
+    "| figure | what | passed / tried | bound | target | seconds | seed | commit | notes |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
+)
 
 HOW = """
 ## How
@@ -37,20 +40,23 @@ HOW = """
 """
 
 
-def page(rows: Sequence[Row], *, command: str, seed: int, full: bool, seconds: float) -> str:
+def machine() -> str:
+    """What this one is."""
+    return f"{processor()}, {os.cpu_count()} cores"
+
+
+def page(rows: Sequence[Row], *, command: str, full: bool) -> str:
     """The whole file."""
     text = INTRODUCTION.format(
         command=command,
         version=__version__,
-        commit=(commit() or "unknown")[:10],
         date=date.today().isoformat(),
-        machine=f"{processor()}, {os.cpu_count()} cores",
+        machine="; ".join(dict.fromkeys(row.machine for row in rows if row.machine)),
         python=platform.python_version(),
         torch=torch.__version__,
         system=f"{platform.system()} {platform.release()}",
         counts="full counts" if full else "short counts (`make stress FULL=1` runs the full ones)",
-        seed=seed,
-        minutes=seconds / 60,
+        minutes=sum(row.seconds for row in rows) / 60,
     )
     lines = [line(row) for row in sorted(rows, key=order)]
     problems = [f"- {row.figure}: {problem}" for row in rows for problem in row.problems]
@@ -67,8 +73,8 @@ def order(row: Row) -> tuple[int, str]:
 def line(row: Row) -> str:
     """A row of the table."""
     if row.reason:
-        cells = [row.figure, row.what, "not measured", "-", row.target, "-", row.reason]
+        cells = [row.figure, row.what, "not measured", "-", row.target, "-", "-", "-", row.reason]
     else:
-        seconds = f"{row.seconds:.0f}"
-        cells = [row.figure, row.what, f"{row.passed:,} / {row.count:,}", row.bound, row.target, seconds, row.note]
+        cells = [row.figure, row.what, f"{row.passed:,} / {row.count:,}", row.bound, row.target, f"{row.seconds:.0f}"]
+        cells += [str(row.seed), row.commit, row.note]
     return "| " + " | ".join(each.replace("|", "/") for each in cells) + " |\n"

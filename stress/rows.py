@@ -31,6 +31,8 @@ class Row:
         problems: what went wrong, a line each.
         seconds: it took.
         seed: of all that was random in it.
+        commit: of the source.
+        machine: it ran on.
     """
 
     figure: str
@@ -45,6 +47,8 @@ class Row:
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
     seed: int = 0
+    commit: str = ""
+    machine: str = ""
 
     @property
     def lost(self) -> int:
@@ -81,19 +85,26 @@ class Kept:
     """Rows in a file, a line each.
 
     Args:
-        path: the file; an older one is replaced.
+        path: the file.
+        anew: forget what an earlier call kept there.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, anew: bool = True):
         self.path, self.rows = path, []
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")
+        if anew or not path.exists():
+            path.write_text("")
+        for line in path.read_text().splitlines():
+            self._put(Row(**json.loads(line)))
 
     def add(self, row: Row) -> None:
-        """Keep a row."""
-        self.rows.append(row)
+        """Keep a row; it takes the place of an earlier one of the same kind."""
+        self._put(row)
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
+
+    def _put(self, row: Row) -> None:
+        self.rows = [each for each in self.rows if (each.figure, each.what) != (row.figure, row.what)] + [row]
 
 
 def totals(rows: Iterable[Row]) -> str:

@@ -39,7 +39,7 @@ def test_a_full_disk_ends_no_training(plan: Plan):
     except NotHere as reason:
         pytest.skip(str(reason))
     assert row.problems == [] and row.passed == row.count == 5
-    assert "0 times something" not in row.note, "the disk was never full"
+    assert int(row.note.split()[0]) >= 2, "the disk was hardly ever full"
 
 
 @here
@@ -124,9 +124,12 @@ def test_the_last_line_counts_faults_alone(tmp_path: Path):
         kept.add(row)
     assert totals(kept.rows) == "faults injected 1,210, survived 1,209, lost 1"
     assert len(kept.path.read_text().splitlines()) == 3
-    text = page([*kept.rows, *campaigns.NOT_HERE], command="make stress", seed=3, full=False, seconds=90)
+    again = Kept(kept.path, anew=False)
+    again.add(Row("F1", "a", 3, 3, seed=7, commit="abc", machine="this"))
+    assert [row.count for row in Kept(kept.path, anew=False).rows] == [10, 4, 3]
+    text = page([*kept.rows, *campaigns.NOT_HERE], command="make stress", full=False)
     assert "| F3 | b | 9 / 10 | 39.42% |" in text and "| F16 | c | 0 / 4 | - |" in text
-    assert "- F3: x|y" in text and "SEED=3" in text and "needs a network" in text
+    assert "- F3: x|y" in text and "needs a network" in text
     assert text.index("| F3 |") < text.index("| F10 |") < text.index("| F16 |")
 
 
