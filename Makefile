@@ -7,7 +7,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint const
 RUNS := demo/runs
 CHROMIUM := chromium chromium-driver fonts-dejavu-core
 
-.PHONY: demo test browser lint format clean
+.PHONY: demo test stress browser lint format clean
 
 ## demo: pictures of the model that comes along, then train one of coloured shapes on the CPU (a few minutes) and use it
 demo: $(VENV)/core
@@ -24,6 +24,10 @@ demo: $(VENV)/core
 ## test: everything the suite can check on this machine
 test: $(VENV)/dev
 	$(BIN)/python -m pytest --numprocesses 2
+
+## stress: faults injected into real runs (half an hour; FULL=1: hours; SEED=7: other moments); writes RELIABILITY.md
+stress: $(VENV)/dev
+	$(BIN)/python -m stress $(if $(FULL),--full) --seed $(or $(SEED),0)
 
 ## browser: chromium and its driver, with which the tests look at the studio; without them these tests are skipped
 browser:

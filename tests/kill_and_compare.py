@@ -24,11 +24,11 @@ def records(run: Path) -> list[dict]:
     return [{name: value for name, value in each.items() if name not in CLOCK} for each in lines]
 
 
-def assert_same_run(one: Path, other: Path) -> int:
-    """Compare two runs; returns how many tensors were equal."""
+def assert_same_run(one: Path, other: Path, *, last: int = 0) -> int:
+    """Compare two runs, of their checkpoints the ``last`` ones (0: all); returns how many tensors were equal."""
     assert records(one) == records(other)
-    steps = checkpoints.steps(one / "checkpoints")
-    assert steps == checkpoints.steps(other / "checkpoints")
+    steps, others = (checkpoints.steps(each / "checkpoints")[-last:] for each in (one, other))
+    assert steps == others
     compared = 0
     for step in steps:
         ours, theirs = (checkpoints.load(each / "checkpoints" / f"{step:06d}") for each in (one, other))

@@ -31,6 +31,7 @@ FLOORS = {
     "cli": 5,
 }
 IDS = [str(path.relative_to(SOURCE)) for path in FILES]
+STRESS = sorted((SOURCE.parent.parent / "stress").glob("*.py"))
 
 
 def part_of(path: Path) -> str:
@@ -59,7 +60,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", [*FILES, *STRESS], ids=[*IDS, *(f"stress/{path.name}" for path in STRESS)])
 def test_files_and_functions_are_short(path: Path):
     text = path.read_text()
     assert text.count("\n") <= 320, "a file is one idea"
@@ -73,7 +74,7 @@ def test_files_and_functions_are_short(path: Path):
 
 def test_no_function_is_written_twice():
     bodies = defaultdict(list)
-    for path in FILES:
+    for path in [*FILES, *STRESS]:
         for function in functions(ast.parse(path.read_text())):
             if sum(1 for _ in ast.walk(function)) > 40:
                 bodies[ast.dump(ast.Module(function.body, []))].append(f"{path.name}:{function.name}")
@@ -151,7 +152,7 @@ def test_no_number_that_went_wrong_is_hidden(path: Path):
         assert name not in {"nan_to_num", "nan_to_num_", "nanmean", "nansum"}, f"line {node.lineno}: {name}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=IDS)
+@pytest.mark.parametrize("path", [*FILES, *STRESS], ids=[*IDS, *(f"stress/{path.name}" for path in STRESS)])
 def test_everything_public_is_documented(path: Path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "the module says what it is"

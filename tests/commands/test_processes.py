@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ import torch
 from PIL import Image
 
 from ddm.cli import main
+from ddm.commands.stopping import Stop
+from ddm.commands.training import _Session
 from ddm.runs import checkpoints
 from kill_and_compare import records
 
@@ -140,6 +144,25 @@ def test_machines_without_a_common_folder_are_refused(runs: Path, tmp_path: Path
     statuses, _, err = several(["train", *TINY, "--runs", str(tmp_path / "{rank}"), "--name=one", "--steps=8"])
     assert statuses == [2]
     assert "holds step 4 here and others on other processes (4, 0); allowed: a folder that all machines share" in err
+
+
+def test_a_signal_that_comes_while_others_are_waited_for_is_not_forgotten():
+    """A process waits for the others in every step, longest while the first one samples or saves."""
+    stop = Stop()
+
+    class Accelerator:
+        num_processes = 2
+
+        def gather(self, told: torch.Tensor) -> torch.Tensor:
+            if stop.signal is None:
+                stop(signal.SIGTERM, None)
+            return torch.cat([told, torch.zeros(1)])
+
+    trainer = SimpleNamespace(accelerator=Accelerator(), device=torch.device("cpu"))
+    session = cast(_Session, SimpleNamespace(stop=stop, trainer=trainer))
+    assert not _Session._told_to_stop(session, 1)  # the other one knows nothing of it yet
+    assert _Session._told_to_stop(session, 2)
+    assert stop.signal == signal.SIGTERM
 
 
 def test_a_signal_ends_both_with_everything_saved(tmp_path: Path):

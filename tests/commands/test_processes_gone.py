@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from test_processes import ALONE, TINY, TWO
 
+from counts import STRESS, times
 from ddm.runs import checkpoints
 from kill_and_compare import records
 
@@ -22,7 +23,9 @@ SECONDS = 15.0
 LAUNCHER_SECONDS = 45.0
 """In which torchrun ends those that do not leave when they are told to, and then itself: 30, by its own default."""
 
-stress = pytest.mark.skipif("DDM_STRESS" not in os.environ, reason="half a minute each: make stress")
+stress = pytest.mark.skipif(not STRESS, reason="half a minute each: make stress")
+
+again = pytest.mark.parametrize("again", range(times(1, stress=2, full=20)))
 
 ENDLESS = ["--name=gone", "--steps=1000000", "--every.save=10", "--every.log=5", "--every.sample=0"]
 
@@ -75,10 +78,13 @@ def pair(tmp_path: Path) -> Iterator[tuple[subprocess.Popen, list[int]]]:
     launcher.wait()
 
 
-def test_a_dead_process_ends_the_other(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]]):
+@again
+def test_a_dead_process_ends_the_other(
+    tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], again: int, record_property
+):
     launcher, (first, second) = pair
     os.kill(second, signal.SIGKILL)
-    assert seconds_until(lambda: not lives(first), SECONDS) < SECONDS
+    record_property("seconds", seconds_until(lambda: not lives(first), SECONDS))
     assert launcher.wait(timeout=SECONDS) != 0
     assert not any(map(lives, (first, second)))
     assert "ddm: another process of this launch is gone; the same command goes on from the last checkpoint" in said(
@@ -88,10 +94,13 @@ def test_a_dead_process_ends_the_other(tmp_path: Path, pair: tuple[subprocess.Po
 
 
 @stress
-def test_a_stopped_process_ends_the_other(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]]):
+@again
+def test_a_stopped_process_ends_the_other(
+    tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], again: int, record_property
+):
     launcher, (first, second) = pair
     os.kill(second, signal.SIGSTOP)
-    assert seconds_until(lambda: not lives(first), SECONDS) < SECONDS
+    record_property("seconds", seconds_until(lambda: not lives(first), SECONDS))
     assert launcher.poll() is None
     assert "ends: process 1 of 2 gave no sign of life for 10 s; the same command goes on from" in said(tmp_path)
     assert launcher.wait(timeout=LAUNCHER_SECONDS) != 0
@@ -111,16 +120,20 @@ def test_a_signal_to_one_process_saves(tmp_path: Path, pair: tuple[subprocess.Po
 
 
 @stress
-def test_a_dead_launcher_leaves_nobody_behind(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]]):
+@again
+def test_a_dead_launcher_leaves_nobody_behind(
+    tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], again: int, record_property
+):
     launcher, both = pair
     launcher.kill()
     launcher.wait()
-    assert seconds_until(lambda: not any(map(lives, both)), SECONDS) < SECONDS
+    record_property("seconds", seconds_until(lambda: not any(map(lives, both)), SECONDS))
     assert "ends: the launcher did not answer for 10 s: it is gone" in said(tmp_path)
 
 
 @stress
-def test_all_stopped_together_go_on(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]]):
+@again
+def test_all_stopped_together_go_on(tmp_path: Path, pair: tuple[subprocess.Popen, list[int]], again: int):
     launcher, both = pair
     for number in (signal.SIGSTOP, signal.SIGCONT):
         for process in (launcher.pid, *both):
@@ -213,7 +226,8 @@ def on_machine(network: str, side: str) -> list[str]:
 
 
 @stress
-def test_two_machines_and_a_cable_that_is_cut(tmp_path: Path, network: str):
+@again
+def test_two_machines_and_a_cable_that_is_cut(tmp_path: Path, network: str, again: int, record_property):
     launchers = [start(on_machine(network, side), tmp_path) for side in "ab"]
     checkpoint = tmp_path / "gone" / "checkpoints" / "000010"
     try:
@@ -223,7 +237,7 @@ def test_two_machines_and_a_cable_that_is_cut(tmp_path: Path, network: str):
         both = [worker for each in launchers for worker in workers(each.pid)]
         assert len(both) == 2
         subprocess.run(["ip", "-n", f"{network}-a", "link", "set", "va", "down"], check=True)
-        assert seconds_until(lambda: not any(map(lives, both)), SECONDS) < SECONDS
+        record_property("seconds", seconds_until(lambda: not any(map(lives, both)), SECONDS))
     finally:
         for each in launchers:
             with suppress(ProcessLookupError):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,17 +92,19 @@ class FaultyDisk(Operations):
         self._do("sync_folder", path)
         self.renamed = [pair for pair in self.renamed if pair[0].parent != path]
 
-    def cut_power(self, folder: Path, *, zeros: bool, undo: bool) -> None:
+    def cut_power(self, folder: Path, *, zeros: bool, undo: bool, chance: random.Random | None = None) -> None:
         """Do to what was never flushed the worst that a file system may.
 
         Args:
             folder: everything below it is on this disk.
             zeros: data that was not flushed reads as zeros; else it is gone.
             undo: renames whose folder was not flushed have not happened.
+            chance: not the worst, but some of it: every other file of those, and the last few of those renames.
         """
         for path in [each for each in folder.rglob("*") if each.is_file()]:
-            if path.stat().st_ino in self.unsynced:
+            if path.stat().st_ino in self.unsynced and (chance is None or chance.random() < 0.5):
                 path.write_bytes(bytes(path.stat().st_size) if zeros else b"")
-        for source, destination in reversed(self.renamed if undo else []):
+        first = chance.randint(0, len(self.renamed)) if chance else 0
+        for source, destination in reversed(self.renamed[first:] if undo else []):
             if destination.exists() and not source.exists():
                 os.rename(destination, source)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from faults import Crash, FaultyDisk
 
+from counts import times
 from ddm.errors import DdmError
 from ddm.runs import atomic
 
@@ -65,7 +66,9 @@ def every_failure(monkeypatch, folder: Path, prepare: Callable, act: Callable, f
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("before", [None, OLD], ids=["new", "replace"])
-def test_a_failed_publish_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, quick, before, fault, forever):
+def test_a_failed_publish_leaves_the_old_folder_or_the_new_one(
+    tmp_path, monkeypatch, quick, before, fault, forever, record_property
+):
     folder = tmp_path / "deep" / "folder"
     place, other = folder / "000200", folder / "000100"
 
@@ -94,6 +97,7 @@ def test_a_failed_publish_leaves_the_old_folder_or_the_new_one(tmp_path, monkeyp
         publish(place, NEW)
         assert {path.name: content(path) for path in folder.iterdir()} == {"000100": OLD, "000200": NEW}, where
     assert cases >= 17
+    record_property("faults", cases)
 
 
 def test_a_folder_that_cannot_be_put_back_is_not_swept_away(tmp_path, monkeypatch):
@@ -113,8 +117,10 @@ def test_a_folder_that_cannot_be_put_back_is_not_swept_away(tmp_path, monkeypatc
 @pytest.mark.parametrize("zeros", [False, True], ids=["lost", "zeros"])
 @pytest.mark.parametrize("undo", [False, True], ids=["renames kept", "renames undone"])
 @pytest.mark.parametrize("before", [None, OLD], ids=["new", "replace"])
-def test_a_power_cut_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch, quick, before, undo, zeros):
-    place = tmp_path / "folder" / "000200"
+def test_a_power_cut_leaves_the_old_folder_or_the_new_one(
+    tmp_path, monkeypatch, quick, before, undo, zeros, record_property
+):
+    place, cases = tmp_path / "folder" / "000200", 0
 
     def prepare():
         place.parent.mkdir(exist_ok=True)
@@ -127,6 +133,8 @@ def test_a_power_cut_leaves_the_old_folder_or_the_new_one(tmp_path, monkeypatch,
         assert content(place) in (before, NEW), f"operation {disk.at}, {disk.names[disk.at - 1]}"
         publish(place, NEW)
         assert os.listdir(place.parent) == ["000200"]
+        cases += 1
+    record_property("faults", cases)
 
 
 def test_what_is_published_survives_a_power_cut(tmp_path, monkeypatch):
@@ -139,8 +147,10 @@ def test_what_is_published_survives_a_power_cut(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_failed_replacement_leaves_the_old_file_or_the_new_one(tmp_path, monkeypatch, quick, fault, forever):
-    path = tmp_path / "run" / "config.yaml"
+def test_a_failed_replacement_leaves_the_old_file_or_the_new_one(
+    tmp_path, monkeypatch, quick, fault, forever, record_property
+):
+    path, cases = tmp_path / "run" / "config.yaml", 0
     for disk, raised in every_failure(
         monkeypatch,
         path.parent,
@@ -154,11 +164,13 @@ def test_a_failed_replacement_leaves_the_old_file_or_the_new_one(tmp_path, monke
         assert not isinstance(fault, int) or raised is None or isinstance(raised, atomic.SaveError), where
         atomic.replace_file(path, b"newer")
         assert content(path.parent) == {"config.yaml": b"newer"}, where
+        cases += 1
+    record_property("faults", cases)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_what_is_half_deleted_has_lost_its_name(tmp_path, monkeypatch, quick, fault):
-    place = tmp_path / "folder" / "000100"
+def test_what_is_half_deleted_has_lost_its_name(tmp_path, monkeypatch, quick, fault, record_property):
+    place, cases = tmp_path / "folder" / "000100", 0
     for disk, raised in every_failure(
         monkeypatch, place.parent, lambda: publish(place, NEW), lambda: atomic.remove(place), fault
     ):
@@ -167,6 +179,8 @@ def test_what_is_half_deleted_has_lost_its_name(tmp_path, monkeypatch, quick, fa
         assert not isinstance(raised, atomic.SaveError) or str(raised).startswith(f"{place} was not deleted: ")
         atomic.sweep(place.parent)
         assert not list(place.parent.glob(".tmp-*"))
+        cases += 1
+    record_property("faults", cases)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
@@ -272,18 +286,19 @@ def assert_whole(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} <= {"state", "file"}
 
 
-def test_killed_at_every_operation(tmp_path):
+def test_killed_at_every_operation(tmp_path, record_property):
     """SIGKILL, from the inside: the first save, a replacement, and the file after each."""
     for at in range(1, 55):
         with start(tmp_path, at) as child:
             assert child.wait() == -signal.SIGKILL
         assert_whole(tmp_path)
+    record_property("faults", 54)
 
 
-def test_killed_at_random_moments(tmp_path):
+def test_killed_at_random_moments(tmp_path, record_property):
     """SIGKILL, from the outside, while it does nothing but save."""
-    moments = random.Random(0)
-    for _ in range(30):
+    moments, kills = random.Random(0), times(30, stress=60, full=300)
+    for _ in range(kills):
         with start(tmp_path, 0) as child:
             assert child.stdout is not None
             child.stdout.readline()
@@ -291,3 +306,4 @@ def test_killed_at_random_moments(tmp_path):
             child.kill()
         assert_whole(tmp_path)
     assert (tmp_path / "state").exists()
+    record_property("faults", kills)

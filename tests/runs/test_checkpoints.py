@@ -4,9 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ import torch
 from faults import Crash, FaultyDisk
 from samples import assert_holds, save, tensors_at
 
+from counts import times
 from ddm.errors import DdmError, RequestError
 from ddm.runs import atomic, checkpoints, tensorfile
 from ddm.runs.checkpoints import BadCheckpoint, NotFinite
+from ddm.runs.manifest import is_sound
 
 
 def refuse_to_speak(line: str) -> None:
@@ -142,7 +146,9 @@ def test_the_same_again_is_kept_and_anything_else_replaced(tmp_path):
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, errno.EDQUOT, "short", "crash", "crash after"])
 @pytest.mark.parametrize("second", ["new", "replace"])
-def test_whatever_fails_the_checkpoint_before_is_there(tmp_path, monkeypatch, quick, second, fault, forever):
+def test_whatever_fails_the_checkpoint_before_is_there(
+    tmp_path, monkeypatch, quick, second, fault, forever, record_property
+):
     """Two saves and a prune, with every operation failing in turn; then latest, load and the next save."""
     step, at, finished = {"new": 2, "replace": 1}[second], 0, False
     while not finished:
@@ -167,12 +173,16 @@ def test_whatever_fails_the_checkpoint_before_is_there(tmp_path, monkeypatch, qu
         checkpoints.prune(folder, keep_last=1)
         assert os.listdir(folder) == ["000003"], at
     assert at > 30
+    record_property("faults", at - 1)
 
 
+@pytest.mark.parametrize("seed", [None, *range(times(1, stress=3, full=20))])
 @pytest.mark.parametrize("zeros", [False, True], ids=["lost", "zeros"])
 @pytest.mark.parametrize("undo", [False, True], ids=["renames kept", "renames undone"])
 @pytest.mark.parametrize("second", ["new", "replace"])
-def test_no_power_cut_makes_a_wrong_checkpoint(tmp_path, monkeypatch, quick, second, undo, zeros):
+def test_no_power_cut_makes_a_wrong_checkpoint(
+    tmp_path, monkeypatch, quick, second, undo, zeros, seed, record_property
+):
     step, at, finished = {"new": 2, "replace": 1}[second], 0, False
     while not finished:
         at += 1
@@ -187,18 +197,45 @@ def test_no_power_cut_makes_a_wrong_checkpoint(tmp_path, monkeypatch, quick, sec
             except Crash:
                 pass
         finished = disk.count < at
-        disk.cut_power(folder, zeros=zeros, undo=undo)
+        disk.cut_power(folder, zeros=zeros, undo=undo, chance=None if seed is None else random.Random(seed + at))
         newest = checkpoints.latest(folder, refuse_to_speak, set_aside=True)
         assert newest is not None, at
         assert_holds(newest, 20 if newest.name == "000002" else checkpoints.load(newest).state["content"])
+    record_property("faults", at - 1)
 
 
-def test_killed_while_saving(tmp_path):
+@pytest.mark.parametrize("fault", [errno.EIO, errno.ENOSPC, "crash", "crash after"])
+def test_as_many_sound_ones_as_shall_be_kept_at_every_moment_of_a_prune(
+    tmp_path, monkeypatch, quick, fault, record_property
+):
+    at, finished = 0, False
+    while not finished:
+        at += 1
+        folder = tmp_path / str(at)
+        for step in (1, 2, 3, 4, 5):
+            save(folder, step)
+        (folder / "000004" / "state.json").unlink()
+        disk = FaultyDisk(at, fault)
+        with monkeypatch.context() as patch, suppress(atomic.SaveError, Crash):
+            patch.setattr(atomic, "disk", disk)
+            checkpoints.prune(folder, keep_last=2, best=1)
+        finished = disk.count < at
+        sound = [step for step in checkpoints.steps(folder) if is_sound(folder / f"{step:06d}")]
+        assert {1, 3, 5} <= set(sound), at
+    assert at > 5
+    record_property("faults", at - 1)
+
+
+def test_killed_while_saving(tmp_path, record_property):
+    kills = times(40, stress=100, full=1000)
     script = Path(__file__).with_name("kill_saves.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(checkpoints.__file__).parents[2])}
-    done = subprocess.run([sys.executable, script, tmp_path, "40"], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, str(kills)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5
+    record_property("faults", kills)
 
 
 def test_latest_passes_over_the_bad_ones_and_says_so(tmp_path):

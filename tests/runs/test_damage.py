@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 from samples import assert_holds, save
 
+from counts import times
 from ddm.errors import RequestError
 from ddm.runs import checkpoints
 from ddm.runs.checkpoints import BadCheckpoint
@@ -28,7 +29,7 @@ def is_refused(path: Path, content: int, what: object) -> bool:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "manifest.json"])
-def test_every_truncation_is_refused(tmp_path, name):
+def test_every_truncation_is_refused(tmp_path, name, record_property):
     path = save(tmp_path, 7)
     data = (path / name).read_bytes()
     for length in range(len(data)):
@@ -38,13 +39,14 @@ def test_every_truncation_is_refused(tmp_path, name):
     assert is_refused(path, 7, "missing")
     (path / name).mkdir()
     assert is_refused(path, 7, "a folder")
+    record_property("faults", len(data) + 2)
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "manifest.json"])
-def test_every_flipped_bit_is_refused_or_harmless(tmp_path, name):
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path, name, record_property):
     path = save(tmp_path, 7)
     data = (path / name).read_bytes()
-    bits = random.Random(0).sample(range(8 * len(data)), min(1500, 8 * len(data)))
+    bits = random.Random(0).sample(range(8 * len(data)), min(times(1500, stress=1500, full=10**6), 8 * len(data)))
     accepted = 0
     for bit in bits:
         mutant = bytearray(data)
@@ -52,10 +54,11 @@ def test_every_flipped_bit_is_refused_or_harmless(tmp_path, name):
         (path / name).write_bytes(mutant)
         accepted += not is_refused(path, 7, bit)
     assert accepted <= (0 if name != "manifest.json" else len(bits) // 10)  # white space of the manifest
+    record_property("faults", len(bits))
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "ema.safetensors", "state.safetensors", "state.json"])
-def test_other_damage_is_refused(tmp_path, name):
+def test_other_damage_is_refused(tmp_path, name, record_property):
     path, other = save(tmp_path, 7), save(tmp_path, 8)
     good = (path / name).read_bytes()
     header = 8 + int.from_bytes(good[:8], "little")
@@ -76,6 +79,7 @@ def test_other_damage_is_refused(tmp_path, name):
         assert is_refused(path, 7, what)
     (path / name).write_bytes(good)
     assert_holds(path, 7)
+    record_property("faults", len(damages))
 
 
 def test_swapped_folders_are_refused(tmp_path):
@@ -100,7 +104,7 @@ def forge(path: Path, name: str, data: bytes) -> None:
     (path / "manifest.json").write_bytes(Manifest(7, files).dump())
 
 
-def test_forged_contents_are_refused_with_one_line(tmp_path):
+def test_forged_contents_are_refused_with_one_line(tmp_path, record_property):
     path = save(tmp_path, 7)
     header = b'{"a":{"dtype":"%s","shape":%s,"data_offsets":[0,4]}}'
     forgeries = [b"", b"short", bytes(8), (2**63).to_bytes(8, "little"), (10**9).to_bytes(8, "little") + bytes(100)]
@@ -123,6 +127,7 @@ def test_forged_contents_are_refused_with_one_line(tmp_path):
         forge(path, "state.json", data)
         with pytest.raises(BadCheckpoint, match=r"state\.json is not"):
             checkpoints.load(path)
+    record_property("faults", len(forgeries) + 7)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import copy
 import hashlib
 import io
 import json
-import os
 import resource
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from counts import STRESS
 from ddm.cli import main
 from ddm.runs.manifest import Manifest
 
@@ -36,8 +37,19 @@ EVALUATION |= {"value": 3.0, "low": 2.0, "high": 4.0, "better": "lower", "detail
 EVALUATION |= {"protocol": PROTOCOL, "protocol_digest": "0123456789", "generation": {"sampler": "heun", "steps": 2}}
 STRANGE = [None, True, -1, 10**30, 1e308, float("nan"), "x\ny\x1b[31m", "9" * 5000, [], {}, [[1]], {"a": 1}]
 GONE = object()
-FULL = bool(os.environ.get("DDM_STRESS"))
+FULL = bool(STRESS)
 """Every value at every place takes a minute; the suite takes some at each."""
+
+
+CHECKED: Counter[str] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def counted(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """How many commands met a file that is not what it says."""
+    before = CHECKED["commands"]
+    yield
+    record_property("faults", max(1, CHECKED["commands"] - before))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +82,7 @@ def said_by(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, s
 
 def check(monkeypatch: pytest.MonkeyPatch, what: object, *arguments: object) -> int:
     """Whatever was done to its files, a command does its work or says in one line why it does not."""
+    CHECKED["commands"] += 1
     try:
         status, line = said_by(monkeypatch, *arguments)
     except Exception as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from faults import Crash, FaultyDisk
 
+from counts import times
 from ddm.errors import DdmError
 from ddm.runs import atomic, log
 
@@ -142,7 +143,7 @@ def test_a_resumed_log_equals_an_unbroken_one(tmp_path):
 
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short", "crash", "crash after"])
-def test_whatever_fails_no_record_is_lost_or_torn(tmp_path, monkeypatch, fault, forever):
+def test_whatever_fails_no_record_is_lost_or_torn(tmp_path, monkeypatch, fault, forever, record_property):
     path = tmp_path / "metrics.jsonl"
     for torn in (b"", b'{"torn'):
         for at in range(1, 8):
@@ -160,6 +161,7 @@ def test_whatever_fails_no_record_is_lost_or_torn(tmp_path, monkeypatch, fault, 
             assert found == [*RECORDS, {"step": 6}] if raised is None else found[: len(RECORDS)] == RECORDS
             log.append(path, {"step": 7})
             assert log.read(path)[-1] == {"step": 7}
+    record_property("faults", 14)
 
 
 def test_a_half_written_record_is_taken_back(tmp_path, monkeypatch):
@@ -189,7 +191,7 @@ def test_errors_name_the_file(tmp_path):
         log.read(tmp_path)
 
 
-def test_killed_while_appending(tmp_path):
+def test_killed_while_appending(tmp_path, record_property):
     path = tmp_path / "metrics.jsonl"
     code = (
         "import sys; from pathlib import Path; from ddm.runs import log; path = Path(sys.argv[1])\n"
@@ -198,7 +200,9 @@ def test_killed_while_appending(tmp_path):
         "    log.append(path, {'step': step, 'text': 'x' * 5000}); step % 50 or print(step, flush=True)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(log.__file__).parents[2])}
-    for kill in range(8):
+    kills = times(8, stress=20, full=100)
+    record_property("faults", kills)
+    for kill in range(kills):
         with subprocess.Popen([sys.executable, "-c", code, path], env=environment, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             child.stdout.readline()

@@ -16,10 +16,11 @@ class Caller:
     """
 
     def __init__(self, server: Server):
-        self.place = urlsplit(server.url).netloc
+        self.place, self.asked = urlsplit(server.url).netloc, 0
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
         """Status and text of an answer."""
+        self.asked += 1
         line = http.client.HTTPConnection(self.place, timeout=30)
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         try:

@@ -5,7 +5,7 @@ import http.client
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -164,10 +164,11 @@ VALUES: list[Any] = [
 
 
 @pytest.fixture
-def caller(server: Server) -> Iterator[Caller]:
+def caller(server: Server, record_property: Callable[[str, object], None]) -> Iterator[Caller]:
     """Somebody who leaves the studio as it was: at work, and without a word of a crash."""
     found, before = Caller(server), server.said.read_text()
     yield found
+    record_property("faults", found.asked)
     assert found.works() and answers(server.url)
     said = server.said.read_text().removeprefix(before)
     assert "Traceback" not in said and "Fatal" not in said

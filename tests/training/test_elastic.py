@@ -5,6 +5,7 @@ import torch
 from test_trainer import make
 from torch import Tensor
 
+from counts import times
 from ddm.errors import RequestError
 from ddm.training.processes import check_count, refuse_sharding
 
@@ -28,7 +29,7 @@ def seen(step: int, processes: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("processes", [2, 4, 8])
-@pytest.mark.parametrize("step", [0, 3])
+@pytest.mark.parametrize("step", [0, *range(3, times(4, stress=12, full=53))])
 def test_any_number_of_processes_sees_the_same(step: int, processes: int):
     for ours, theirs in zip(seen(step, 1), seen(step, processes), strict=True):
         assert torch.equal(ours, theirs)

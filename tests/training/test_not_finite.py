@@ -159,7 +159,7 @@ def test_a_scale_that_collapses_ends_the_training():
     assert scaler.get_scale() < 1
 
 
-def test_on_one_of_two_processes():
+def test_on_one_of_two_processes(record_property):
     """Both leave the step out, and go on alike."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     script = Path(__file__).with_name("spoil_one_of_two.py")
@@ -167,3 +167,4 @@ def test_on_one_of_two_processes():
     done = subprocess.run([*launcher, script], env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["12", "of", "12"]
+    record_property("faults", 12)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from counts import STRESS
 from ddm import GaussianDiffusion, Trainer
 from ddm.data import ImageSet
 from ddm.errors import RequestError
@@ -39,29 +40,35 @@ def advance(trainer: Trainer, steps: int) -> list[float]:
     return losses
 
 
+def assert_resumed_equals_whole(at: list[int], steps: int, **options) -> None:
+    """Stopped after any of these steps and gone on with, a training is the one that was not stopped, bit for bit."""
+    options |= {"steps": steps, "ema": ("constant(decay=0.9)", "power(width=0.1)")}
+    whole = make(**options)
+    losses = advance(whole, steps)
+    for stop in at:
+        first = make(**options)
+        assert advance(first, stop) == losses[:stop]
+        kept, counters = copy.deepcopy(first.tensors()), first.counters()
+        second = make(**options)
+        advance(second, 1)  # what a trainer did before it loads may not matter
+        second.load(kept, counters)
+        torch.manual_seed(99)  # nor may the global generator
+        assert advance(second, steps) == losses[stop:]
+        ours, theirs = everything(second), everything(whole)
+        assert ours.keys() == theirs.keys()
+        assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+STOPS = {"": [3], "1": [1, 4, 8, 12, 16, 20], "full": list(range(1, 21))}[STRESS]
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("optimizer", optimizers)
-def test_three_steps_and_resume_equal_six_bit_for_bit(precision: str, accumulate: int, optimizer: str):
-    options = {
-        "optimizer": optimizer,
-        "precision": precision,
-        "accumulate": accumulate,
-        "ema": ("constant(decay=0.9)", "power(width=0.1)"),
-    }
-    whole = make(**options)
-    losses = advance(whole, 6)
-    first = make(**options)
-    assert advance(first, 3) == losses[:3]
-    kept, counters = copy.deepcopy(first.tensors()), first.counters()
-    second = make(**options)
-    advance(second, 1)  # what a trainer did before it loads may not matter
-    second.load(kept, counters)
-    torch.manual_seed(99)  # nor may the global generator
-    assert advance(second, 6) == losses[3:]
-    ours, theirs = everything(second), everything(whole)
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+def test_some_steps_and_resume_equal_all_bit_for_bit(precision: str, accumulate: int, optimizer: str, record_property):
+    steps = 21 if STRESS else 6
+    assert_resumed_equals_whole(STOPS, steps, optimizer=optimizer, precision=precision, accumulate=accumulate)
+    record_property("faults", len(STOPS))
 
 
 def test_the_comparison_can_fail():
