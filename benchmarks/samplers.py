@@ -263,9 +263,10 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(17, 5.2), layout="constrained")
+    timed = bool(rows.of("seconds"))
+    figure = Figure(figsize=(13 + 4 * timed, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right, last = figure.subplots(1, 3)
+    left, right, last = [*figure.subplots(1, 2 + timed), None][:3]
     pairs = [(name, best_grid(rows, name)) for name in (*DETERMINISTIC, *STOCHASTIC)]
     long = [(row["sampler"], row["grid"]) for row in rows.of("distance") if row["sampler"] not in ADAPTIVE]
     for number, (name, grid) in enumerate(dict.fromkeys([*pairs, *long])):
@@ -278,7 +279,7 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         found = sorted((row["evaluations"], row["error"]) for row in errors)
         right.plot(*zip(*found), **style) if found else None
         found = sorted((each, row["fid"][0]) for row in distances if (each := error_of(rows, row, "seconds")))
-        last.plot(*zip(*found), **style) if found else None
+        last.plot(*zip(*found), **style) if last and found else None
     left.set(xscale="log", yscale="log", ylabel="Frechet distance (lower is better)")
     right.set(xscale="log", yscale="log", ylabel="error against the exact pictures (gray levels)")
     for axes, kind in ((left, "distance"), (right, "error")):
@@ -288,9 +289,12 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         axes.set_xlabel("network evaluations a picture")
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)
-    last.set(xscale="log", yscale="log", xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)")
-    last.grid(alpha=0.25, which="both")
-    last.spines[["top", "right"]].set_visible(False)
+    if last:
+        last.set(
+            xscale="log", yscale="log", xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)"
+        )
+        last.grid(alpha=0.25, which="both")
+        last.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
     path.parent.mkdir(parents=True, exist_ok=True)
