@@ -293,6 +293,8 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         last.set(
             xscale="log", yscale="log", xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)"
         )
+        last.set_xticks([], minor=True)
+        last.set_xticks(ticks := [0.2, 0.5, 1, 2, 5], [f"{each:g}" for each in ticks])
         last.grid(alpha=0.25, which="both")
         last.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize="small")
