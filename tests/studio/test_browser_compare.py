@@ -64,9 +64,9 @@ def test_no_model_is_told(tab: Page):
 
 def test_stop_stops_and_the_next_request_works(tab: Page):
     tab.press(tab.button("How"))
-    tab.enter("Evaluations", 1999)
+    tab.enter("Evaluations", 999)
     tab.press(tab.button("Make them side by side"))
-    tab.wait_for_text("of 1000")
+    tab.wait_for_text("of 500")
     tab.press(tab.button("Stop"))
     tab.enter("Evaluations", 3)
     tab.press(tab.button("Make them side by side"))

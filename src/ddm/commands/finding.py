@@ -15,7 +15,7 @@ from ddm.registry import Choice
 from ddm.runs import checkpoints
 from ddm.runs.config import Sampling
 from ddm.runs.manifest import read_manifest
-from ddm.runs.naming import named, shipped
+from ddm.runs.naming import SHIPPED, named, shipped
 from ddm.runs.sources import TAKES, Model, find_checkpoint, load
 
 GUIDE = re.compile(r"step \d+ (?P<weights>raw|ema(?:-\d+)?) (?P<digest>[0-9a-f]{16})")
@@ -73,7 +73,8 @@ def _load_run(facts: Facts, arguments: argparse.Namespace, say: Callable[[str], 
     there = list(_weights(arguments.source, Path(arguments.runs).expanduser(), say))
     mine = [each for each in there if each.digest == facts.digest]
     if not mine:
-        looked = len({each.checkpoint for each in there})
+        theirs = {each.checkpoint for each in there}
+        looked = len(theirs if arguments.source else {each for each in theirs if SHIPPED not in each.parents})
         where = repr(arguments.source or arguments.runs)
         raise RequestError(
             f"source: none of the {looked} checkpoints in {where} is what {_wanted(facts, arguments)}; name "
