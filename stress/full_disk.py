@@ -95,7 +95,7 @@ def without_room(plan: Plan, disk: Path, child: Child, moments: random.Random, m
     size = sum(each.stat().st_size for each in (run / "checkpoints" / f"{before:06d}").iterdir())
     take_all_but(disk / "pad", moments.randrange(size * 5 // 4))
     heard = lambda: COMPLAINT.findall(said.read_text())[complaints:]  # noqa: E731
-    assert until(lambda: heard() or newest(run) >= before + 15 or child.poll() is not None, 60, 0.02), "nothing happened"
+    assert until(lambda: heard() or newest(run) >= before + 15 or child.poll() is not None, 60, 0.02), "nothing came"
     assert child.poll() is None, f"the training ended with {child.status}"
     verify(run / "checkpoints" / f"{newest(run):06d}")
     assert newest(run) >= before, f"step {before} had been saved, {newest(run)} is the newest"
