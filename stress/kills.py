@@ -21,7 +21,7 @@ from stress.tiny import finish, last_words, newest, newest_time, step_of, train
 SAVE = 5
 """Steps between two checkpoints."""
 
-LONGEST = 1.2
+LONGEST = 0.8
 """Time until a kill, at most, as a share of what an undisturbed run takes."""
 
 IN_A_SAVE = 0.015
