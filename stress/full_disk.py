@@ -95,7 +95,7 @@ def without_room(plan: Plan, disk: Path, child: Child, moments: random.Random, m
     size = sum(each.stat().st_size for each in (run / "checkpoints" / f"{before:06d}").iterdir())
     take_all_but(disk / "pad", moments.randrange(size * 5 // 4))
     heard = lambda: COMPLAINT.findall(said.read_text())[complaints:]  # noqa: E731
-    assert until(lambda: heard() or newest(run) >= before + 15 or child.poll() is not None, 60), "nothing happened"
+    assert until(lambda: heard() or newest(run) >= before + 15 or child.poll() is not None, 60, 0.02), "nothing came"
     assert child.poll() is None, f"the training ended with {child.status}"
     verify(run / "checkpoints" / f"{newest(run):06d}")
     assert newest(run) >= before, f"step {before} had been saved, {newest(run)} is the newest"
@@ -103,7 +103,7 @@ def without_room(plan: Plan, disk: Path, child: Child, moments: random.Random, m
     met.full, met.enough = met.full + bool(heard()), met.enough + (not heard())
     (disk / "pad").unlink()
     last = newest(run)
-    assert until(lambda: newest(run) > last, 60), "it does not save any more"
+    assert until(lambda: newest(run) > last, 60, 0.02), "it does not save any more"
     verify(run / "checkpoints" / f"{newest(run):06d}")
 
 
@@ -125,7 +125,7 @@ def as_if_nothing_had_been(plan: Plan, run: Path, child: Child) -> None:
     step = max(each for each in checkpoints.steps(run / "checkpoints") if each % 5 == 0)
     (other,) = train(plan, "roomy", *OPTIONS, "--keep.last=0")
     try:
-        assert until(lambda: newest(plan.folder / "roomy") > step, 600), "the run with room does not get there"
+        assert until(lambda: newest(plan.folder / "roomy") > step, 600, 0.1), "the run with room does not get there"
     finally:
         other.kill()
     ours, theirs = (checkpoints.load(each / "checkpoints" / f"{step:06d}") for each in (run, plan.folder / "roomy"))

@@ -21,7 +21,7 @@ from stress.tiny import finish, last_words, newest, newest_time, step_of, train
 SAVE = 5
 """Steps between two checkpoints."""
 
-LONGEST = 1.2
+LONGEST = 0.8
 """Time until a kill, at most, as a share of what an undisturbed run takes."""
 
 IN_A_SAVE = 0.015
@@ -120,7 +120,7 @@ def over(children: list[Child]) -> bool:
 def aim_at_a_save(children: list[Child], run: Path, moments: random.Random) -> None:
     """Wait for a save to begin, then for a part of it."""
     first = newest(run) + SAVE * moments.randrange(1, 12)
-    until(lambda: over(children) or newest(run) >= first, 60)
+    until(lambda: over(children) or newest(run) >= first, 60, 0.01)
     folder = run / "checkpoints"
     until(lambda: over(children) or any(name.startswith(".tmp-") for name in names(folder)), 60, 0.0005)
     time.sleep(moments.uniform(0, IN_A_SAVE))

@@ -1,6 +1,8 @@
+import gc
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ddm.runs.curves import distances, draw, smooth
@@ -21,6 +23,17 @@ def test_the_curve_is_a_picture_where_there_is_something_to_draw(tmp_path: Path)
         assert picture.size == (960, 540)
     draw(records[:1], [], tmp_path / "none.png", title="too short")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_long_training_keeps_no_figures(tmp_path: Path):
+    def alive() -> int:
+        return sum(type(each) is Figure for each in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    for _ in range(8):
+        draw([{"step": i, "loss": 1 / i} for i in range(1, 50)], [], tmp_path / "loss.png", title="again")
+    assert alive() <= before + 2
 
 
 def evaluation(step: int, value: float, **changes) -> dict:

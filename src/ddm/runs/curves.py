@@ -1,5 +1,6 @@
 """The curves of a run as one picture: the loss, and beside it the distance where it was measured."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def draw(records: Sequence[dict[str, Any]], evaluations: Sequence[dict[str, Any]
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
+    del figure, loss, others
+    gc.collect(1)  # a figure refers to itself: else dozens of them, 50 MB, wait for the collection of everything
 
 
 def draw_loss(axes: Any, points: Sequence[Mapping[str, Any]]) -> None:
