@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import time
 import urllib.request
 
@@ -43,6 +44,12 @@ def step(page: Page) -> int:
     return int(float(found[0].get_attribute("value"))) if found else 0
 
 
+def stopped(page: Page) -> int:
+    """The step at which the work that is seen was stopped; 0 where it was not."""
+    found = re.search(r"Stopped at step (\d+) of \d+", page.one(SHOWN).text)
+    return int(found[1]) if found else 0
+
+
 def test_pictures_say_how_they_were_made(page: Page):
     page.enter("Seed", 7)
     started = time.monotonic()
@@ -66,14 +73,11 @@ def test_the_denoising_is_seen_and_stop_stops_midway(page: Page):
     page.press(page.one(GO))
     wait_for(lambda: step(page) > 5)
     page.press(page.one("#generate-stop"))
-
-    def still() -> bool:
-        before = step(page)
-        time.sleep(1)
-        return before == step(page)
-
-    wait_for(still)
-    assert 5 < step(page) < 501 and not files(page)
+    wait_for(lambda: stopped(page) > 0, explain=page.text)
+    time.sleep(1)
+    reached = stopped(page)
+    time.sleep(1)
+    assert 5 < reached == stopped(page) < 501 and not files(page)
     page.enter("Evaluations", 5)
     page.press(page.one(GO))
     finished(page, 8)

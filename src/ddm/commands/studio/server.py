@@ -17,6 +17,7 @@ from starlette.routing import Mount
 
 from ddm.commands.console import Console
 from ddm.commands.studio.guard import Guard
+from ddm.commands.studio.lingering import Lingering
 from ddm.errors import DdmError, RequestError
 
 WAITING, SESSIONS, CONNECTIONS = 64, 200, 400
@@ -131,7 +132,9 @@ def make_app(studio: Any, address: Address) -> Guard:
     for route in app.routes:
         if isinstance(route, Mount) and isinstance(route.app, FastAPI):
             route.app.add_exception_handler(RequestValidationError, _no_request)
-    return Guard(app, host=address.host)
+    queue = page._queue  # pyright: ignore[reportPrivateUsage]
+    lingering = Lingering(app, lambda session: bool(queue.pending_event_ids_session.get(session)))
+    return Guard(lingering, host=address.host)
 
 
 def _no_request(request: Any, error: Exception) -> PlainTextResponse:

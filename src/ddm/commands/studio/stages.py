@@ -64,13 +64,18 @@ def way(done: int, steps: int) -> str:
 
 
 STOPPED = """() => {
-  for (const way of document.querySelectorAll(".way:not(.stopped)")) {
-    if (!way.offsetParent || /^Step (\\d+) of \\1$/.test(way.textContent)) continue;
-    way.classList.add("stopped");
-    way.textContent = "Stopped at " + way.textContent.replace("Step", "step");
-  }
+  const mark = () => {
+    for (const way of document.querySelectorAll(".way:not(.stopped)")) {
+      if (!way.offsetParent || /^Step (\\d+) of \\1$/.test(way.textContent)) continue;
+      way.classList.add("stopped");
+      way.textContent = "Stopped at " + way.textContent.replace("Step", "step");
+    }
+  };
+  mark();
+  setTimeout(mark, 300);
 }"""
-"""What the stop buttons do in the page itself: the work is gone, and nobody else tells."""
+"""What the stop buttons do in the page itself: the work is gone, and nobody else tells. Twice, for a step that was on
+its way to the page when the button was pressed."""
 
 
 def hint(words: str) -> str:
