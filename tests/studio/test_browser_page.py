@@ -151,7 +151,7 @@ def test_a_run_just_begun_is_watched_and_used_once_it_has_a_checkpoint(
         found.tab("Denoise")
         found.wait_for_text("has no checkpoint yet; the Watch tab shows how far its training is")
         found.tab("Compare")
-        found.wait_for_text("Without a checkpoint yet: begun")
+        found.wait_for_text("Without a sound checkpoint: begun")
         found.tab("Watch")
         found.wait_for_text("It has begun")
         found.shot("begun-watch")
@@ -165,7 +165,7 @@ def test_a_run_just_begun_is_watched_and_used_once_it_has_a_checkpoint(
         found.tab("Denoise")
         found.wait_for_text("the picture of seed 0")
         found.tab("Compare")
-        wait_for(lambda: "Without a checkpoint yet" not in found.text())
+        wait_for(lambda: "Without a sound checkpoint" not in found.text())
         found.press(found.button("Make them side by side"))
         found.wait_for_text("seed 7")
         assert found.complaints() == []

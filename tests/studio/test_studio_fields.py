@@ -56,7 +56,7 @@ def test_models_without_a_checkpoint_are_not_chosen_and_are_named(runs: list[Pat
     studio = Studio(Models({"ready": lambda: ready, "<b>begun": begun}))
     chosen, words, *labels = _fitted(studio, ["ready", "<b>begun"])
     assert chosen == ["ready"] and len(labels) == 2
-    assert "Without a checkpoint yet: &lt;b&gt;begun." in words
+    assert "Without a sound checkpoint: &lt;b&gt;begun." in words
     assert _fitted(Studio(Models({"ready": lambda: ready})), [])[:2] == ([], "")
 
 

@@ -3,11 +3,14 @@
 # ruff: noqa: E402
 
 import base64
+import gc
 import io
 import json
 import subprocess
 import sys
 import threading
+import weakref
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ gr = pytest.importorskip("gradio")
 
 from ddm import load
 from ddm.commands.studio import costing, denoising
-from ddm.commands.studio.shared import WRONG, Limits, Models, Studio, number, refuse, whole, word
+from ddm.commands.studio.shared import KEPT, WRONG, Limits, Models, Studio, number, refuse, whole, word
 from ddm.commands.studio.shown import Shown, data_uri, gallery, png
 from ddm.diffusion import samplers
 from ddm.errors import DdmError, RequestError
@@ -64,6 +67,25 @@ def test_a_model_that_failed_to_load_is_tried_again(model: Model):
     with pytest.raises(DdmError, match="busy"):
         models.get("one")
     assert models.get("one") is model
+
+
+def test_models_that_were_not_asked_for_the_longest_are_released(runs: list[Path]):
+    loaded: list[str] = []
+
+    def loader(name: str) -> Model:
+        loaded.append(name)
+        return load(runs[0], device="cpu")
+
+    models = Models({str(number): partial(loader, str(number)) for number in range(KEPT + 2)})
+    alive = [weakref.ref(model) for _, model in models.ready()]
+    gc.collect()
+    assert [each() is not None for each in alive] == [False, False] + [True] * KEPT
+    models.get("2")  # the oldest of them is the youngest now
+    models.get("0")
+    assert loaded == [*(str(number) for number in range(KEPT + 2)), "0"]
+    models.get("2")
+    models.get("3")
+    assert loaded[-2:] == ["0", "3"]
 
 
 @pytest.mark.parametrize("name", ["two", "", "../one", "/etc/passwd", None, 1, ["one"], {"path": "one"}])

@@ -79,9 +79,9 @@ def _fitted(studio: Studio, chosen: Sequence[str]) -> tuple[Any, ...]:
 
     Asked for once the tab is looked at: until then no model has to be loaded.
     """
-    ready = dict(studio.models.ready())
+    ready = {name: model.classes for name, model in studio.models.ready()}
     others = [name for name in studio.models.names if name not in ready]
-    words = f"Without a checkpoint yet: {', '.join(others)}. The Watch tab shows how far the training is."
-    classes = dict.fromkeys(each for model in ready.values() for each in model.classes)
+    words = f"Without a sound checkpoint: {', '.join(others)}. The Watch tab shows how far the training is."
+    classes = dict.fromkeys(each for names in ready.values() for each in names)
     labels = (gr.Dropdown([IN_TURN, *((each, each) for each in classes)]) for _ in range(LABELS))
     return [name for name in chosen if name in ready], hint(words) if others else "", *labels

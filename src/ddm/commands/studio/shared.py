@@ -30,6 +30,9 @@ LONGEST_MESSAGE, LONGEST_WORD = 400, 500
 FOLDER = re.compile(r"(?<![\w/<])(?:~|\.{1,2})?/(?!/)[^\s'\",;]+")
 """What looks like a path, which is nobody's business."""
 
+KEPT = 8
+"""Models in memory, at most: the one that was not asked for the longest is released first."""
+
 MODEL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 """Of every event for which a model computes: one at a time, so that a second one does not slow down the first."""
 
@@ -38,7 +41,7 @@ Called = TypeVar("Called", bound=Callable[..., Any])
 
 
 class Models:
-    """The models given at the start, by name; each is loaded when it is first asked for, and kept.
+    """The models given at the start, by name; each is loaded when it is asked for, and the last :data:`KEPT` are kept.
 
     Args:
         loaders: what loads each of them.
@@ -69,9 +72,11 @@ class Models:
         if not isinstance(name, str) or name not in self._loaders:
             raise unknown("model", str(name)[:40], self._loaders)
         with self._locks[name]:
-            if name not in self._loaded:
-                self._loaded[name] = self._loaders[name]()
-            return self._loaded[name]
+            model = self._loaded.pop(name, None) or self._loaders[name]()
+            self._loaded[name] = model
+        for oldest in list(self._loaded)[:-KEPT]:
+            self._loaded.pop(oldest, None)
+        return model
 
 
 @dataclass(frozen=True)
