@@ -64,15 +64,24 @@ def test_a_second_trainer_is_refused(plan: Plan):
 
 @here
 def test_a_training_stays_flat(plan: Plan):
-    row = flat.stay(plan, steps=400, early=150, every=10, slower=1.0)  # others work on this machine
+    row = flat.stay(plan, steps=1600, early=150, every=10, slower=1.0)  # others work on this machine
     assert row.problems == [] and row.passed == row.count == 4
 
 
 def test_what_grows_is_seen():
-    looks = [flat.Look(step, step * 0.01, 100 + step / 10, 8, 1) for step in range(0, 1000, 10)]
+    looks = [flat.Look(step, step / 50, step * 0.01, 100 + step / 10, 8, 1) for step in range(0, 1000, 10)]
     grown = {name: value(looks[-11:]) / value(looks[5:16]) for name, value in flat.MEASURES.items()}
     assert grown["MB"] > 1 + flat.MORE and grown["files"] == grown["threads"] == 1
-    assert grown["ms a step"] == pytest.approx(1)
+    assert flat.milliseconds(looks) == pytest.approx(10)
+
+
+def test_an_old_run_slower_than_a_young_one_is_seen(plan: Plan, monkeypatch: pytest.MonkeyPatch):
+    def run(begun: int, slowness: float) -> list[flat.Look]:
+        return [flat.Look(10 * n, begun + n, n * 0.1 * slowness, 100, 8, 1) for n in range(1, 100)]
+
+    monkeypatch.setattr(flat, "watch", lambda *_, **__: (run(0, 1.08), run(50, 1)))
+    row = flat.stay(plan, steps=1000, early=150, every=10)
+    assert row.passed == 3 and row.problems == ["ms a step grew from 10 to 10.8 at step 1,000"]
 
 
 def test_a_log_that_differs_is_seen(plan: Plan):
