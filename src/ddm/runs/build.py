@@ -1,8 +1,11 @@
 """A Config made into objects; the only file that knows both sides."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ddm.data import ImageSet, get_data, sources
 from ddm.diffusion import GaussianDiffusion, check_interval, clippings, make_grid, samplers
@@ -27,7 +30,7 @@ def check(config: Config) -> None:
     check_trackers(config.trackers)
     if not config.train.ema:
         raise RequestError("train.ema: no average is not allowed; allowed: one or more, e.g. constant(decay=0.9999)")
-    with torch.device("meta"):  # the shape of the network without its memory
+    with shapes_alone():
         network = make_network(config, channels=3, classes=10 if config.conditional else 0)
     network.check_size(config.image_size, config.image_size)
     diffusion = make_diffusion(config, network)
@@ -51,6 +54,24 @@ def check_evaluation(config: Config) -> None:
             f"keep.best: {best!r} is not allowed when every.evaluate is {config.every.evaluate} and evaluate.metrics "
             f"are {', '.join(config.evaluate.metrics)}; allowed: loss, gradient_norm, or measure {best} while training"
         )
+
+
+class _Unfilled(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "normal_":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Networks made here have shapes and no memory; nothing is drawn.
+
+    To draw normal numbers without memory, torch imports its compiler, which takes longer than to sample 16 pictures.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def make_network(config: Config, *, channels: int, classes: int) -> Network:

@@ -16,7 +16,7 @@ from ddm.diffusion import schedules
 from ddm.errors import RequestError
 from ddm.networks import networks
 from ddm.registry import Choice
-from ddm.runs import checkpoints
+from ddm.runs import build, checkpoints
 from ddm.runs.atomic import replace_file
 from ddm.runs.config import validate
 from ddm.runs.folder import FORMAT, Run, dump_config
@@ -55,7 +55,7 @@ def convert(source: Path, folder: Path, *, image_size: int, data: str) -> Run:
     schedule, objective, timesteps = process_of(facts, source)
     model = {"network": str(choice), "schedule": schedule, "objective": objective, "timesteps": timesteps}
     config = validate({"data": data, "image_size": image_size, **model})
-    with torch.device("meta"):
+    with build.shapes_alone():
         like = networks.bind(str(choice))(channels=channels).state_dict()
     tensors = {group: renamed(state, like) for group, state in groups.items()}
     for group, state in tensors.items():

@@ -144,7 +144,7 @@ def _read(path: Path, run_config: Config | None, weights: str, place: torch.devi
     classes = tuple(pictures["classes"]) if config.conditional else ()
     shape = (pictures["channels"], config.image_size, config.image_size)
     tensors = loaded.tensors[group]
-    with torch.device("meta"):  # no memory for a network that is not in the file
+    with build.shapes_alone():  # no memory for a network that is not in the file
         like = build.make_network(config, channels=pictures["channels"], classes=len(classes))
     check_tensors(like.state_dict(), tensors, weights)
     network = build.make_network(config, channels=pictures["channels"], classes=len(classes))
