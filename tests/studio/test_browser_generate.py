@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 from browser import Page, Server, wait_for
+from callers import Caller
 from PIL import Image
 
 pytest.importorskip("gradio")
@@ -81,6 +82,21 @@ def test_the_denoising_is_seen_and_stop_stops_midway(page: Page):
     page.enter("Evaluations", 5)
     page.press(page.one(GO))
     finished(page, 8)
+
+
+def test_a_request_that_waits_says_so(page: Page, server: Server):
+    long = json.dumps({"data": ["first", "", 8, 0, "heun", "", 1001, 1.0]}).encode()
+    event = json.loads(Caller(server).ask("POST", "/gradio_api/call/generate", long)[1])["event_id"]
+    with urllib.request.urlopen(f"{server.url}/gradio_api/call/generate/{event}") as before:
+        before.readline()  # it has begun
+        page.press(page.one(GO))
+        look = "return getComputedStyle(document.querySelector(arguments[0]), '::before')"
+        waiting = f"{SHOWN} .html-container"
+        wait_for(lambda: page.driver.execute_script(f"{look}.height", waiting) == "28px")
+        assert page.driver.execute_script(f"{look}.content", waiting) == '"Waiting for its turn"'
+        assert not files(page) and not step(page)
+    finished(page, 8)
+    assert page.driver.execute_script(f"{look}.content", waiting) == "none"
 
 
 def test_again_makes_the_same_files(page: Page):

@@ -10,7 +10,7 @@ from gradio.context import Context
 from ddm.commands.studio import contrasts
 from ddm.commands.studio.contrasts import MOST, Contrasts
 from ddm.commands.studio.denoise import HIDDEN, add_buttons, add_how
-from ddm.commands.studio.shared import MODEL, Studio, refuse
+from ddm.commands.studio.shared import WORK, Studio, refuse
 from ddm.commands.studio.stages import STOPPED, hint
 
 CSS = contrasts.CSS
@@ -44,7 +44,7 @@ def _add_pictures(actions: Contrasts, models: gr.CheckboxGroup) -> gr.Dropdown:
     start, stop = add_buttons("Make them side by side")
     shown = gr.HTML("")
     given = [models, seed, count, label, *how]
-    work = start.click(refuse(actions.compare), given, shown, api_name="compare", show_progress="hidden", **MODEL)
+    work = start.click(refuse(actions.compare), given, shown, api_name="compare", **WORK)
     stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     return label
 
@@ -56,7 +56,7 @@ def _add_numbers(actions: Contrasts, models: gr.CheckboxGroup) -> None:
     show = gr.Button("Show the numbers", variant="primary")
     table = gr.HTML("")
     action = refuse(actions.numbers)
-    show.click(action, [models, published], table, api_name="numbers", show_progress="hidden", **MODEL)
+    show.click(action, [models, published], table, api_name="numbers", **WORK)
 
 
 def _add_nearest(actions: Contrasts, names: list[str]) -> gr.Dropdown:
@@ -69,7 +69,7 @@ def _add_nearest(actions: Contrasts, names: list[str]) -> gr.Dropdown:
     start, stop = add_buttons("Find the nearest")
     shown = gr.HTML("")
     action = refuse(actions.nearest)
-    work = start.click(action, [model, seed, label], shown, api_name="nearest", show_progress="hidden", **MODEL)
+    work = start.click(action, [model, seed, label], shown, api_name="nearest", **WORK)
     stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     return label
 

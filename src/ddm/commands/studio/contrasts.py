@@ -28,11 +28,13 @@ CSS = """
 .numbers { overflow-x: auto; max-width: 100%; }
 .numbers:focus-visible { outline: 2px solid var(--color-accent); }
 .numbers table { border: 0; border-collapse: collapse; font-size: .9rem; min-width: 100%; }
+.numbers table tr { border: 0; }
 .numbers caption { text-align: left; font-weight: 600; padding-bottom: .4rem; }
 .numbers table th, .numbers table td { padding: .4rem .8rem .4rem 0; text-align: left; vertical-align: baseline;
   border: 0; border-bottom: 1px solid var(--border-color-primary); white-space: nowrap; }
 .numbers table td.words { white-space: normal; min-width: 9rem; }
 .numbers table td.words:last-child { min-width: 22rem; }
+@media (max-width: 640px) { .numbers table th[scope=row] { white-space: normal; min-width: 7rem; } }
 .numbers table td.number { text-align: right; font-variant-numeric: tabular-nums; }
 .numbers small { color: var(--soft); margin-left: .3rem; }
 .numbers table .published th, .numbers table .published td { font-weight: 400; color: var(--soft); }

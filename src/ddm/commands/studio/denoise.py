@@ -11,7 +11,7 @@ from gradio.context import Context
 from ddm.commands.studio import painting, stages
 from ddm.commands.studio.denoising import levels
 from ddm.commands.studio.edits import BETWEEN, VARIATIONS, Edits
-from ddm.commands.studio.shared import MODEL, Studio, refuse
+from ddm.commands.studio.shared import MODEL, WORK, Studio, refuse
 from ddm.commands.studio.stages import STOPPED, hint
 from ddm.diffusion import samplers
 
@@ -167,7 +167,7 @@ def _add_noise(tab: Tab) -> None:
     start, stop = add_buttons("Take the noise away")
     shown = gr.HTML("")
     given = [tab.model, tab.picture, sigma, label, count, seed, *how]
-    work = start.click(refuse(tab.edits.denoise), given, shown, api_name="denoise", show_progress="hidden", **MODEL)
+    work = start.click(refuse(tab.edits.denoise), given, shown, api_name="denoise", **WORK)
     stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     slider.input(None, slider, sigma, js=TO_SIGMA, api_visibility="private")
     sigma.input(None, sigma, slider, js=FROM_SIGMA, api_visibility="private")
@@ -202,7 +202,7 @@ def _add_hole(tab: Tab) -> None:
     start, stop = add_buttons("Fill the hole")
     shown = gr.HTML("")
     given = [tab.model, tab.picture, mask, noise, label, count, seed, *how]
-    work = start.click(refuse(tab.edits.inpaint), given, shown, api_name="inpaint", show_progress="hidden", **MODEL)
+    work = start.click(refuse(tab.edits.inpaint), given, shown, api_name="inpaint", **WORK)
     stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
     tab.picture.change(lambda uri: gr.HTML(picture=uri), tab.picture, mask, **HIDDEN)
 
@@ -219,7 +219,7 @@ def _add_between(tab: Tab) -> None:
     shown = gr.HTML("")
     given = [tab.model, first, last, count, label, *how]
     action = refuse(tab.edits.interpolate)
-    work = start.click(action, given, shown, api_name="interpolate", show_progress="hidden", **MODEL)
+    work = start.click(action, given, shown, api_name="interpolate", **WORK)
     stop.click(None, js=STOPPED, cancels=[work], api_visibility="private")
 
 

@@ -14,7 +14,7 @@ from gradio.events import api
 from ddm.commands.studio import costing, generating
 from ddm.commands.studio.endpoints import Endpoints
 from ddm.commands.studio.generating import Moment, Picture, Request
-from ddm.commands.studio.shared import MODEL, Studio, refuse
+from ddm.commands.studio.shared import MODEL, WORK, Studio, refuse
 from ddm.commands.studio.shown import Shown, data_uri, gallery, png
 from ddm.commands.studio.stages import STOPPED, hint, way
 from ddm.diffusion import grids, samplers
@@ -182,7 +182,7 @@ def add(studio: Studio) -> None:
                 )
                 share = gr.Slider(0.02, 0.6, value=SHARE, step=0.01, label="How far from it", min_width=160, scale=2)
                 near = gr.Button("More like this seed", min_width=170, scale=1, elem_id="near-go")
-    page: dict[str, Any] = {"outputs": [shown, made], "show_progress": "hidden", "api_visibility": "private", **MODEL}
+    page: dict[str, Any] = {"outputs": [shown, made], "api_visibility": "private", **WORK}
     work: Any = [
         start.click(refuse(actions.generate), fields, api_name="page_generate", **page),
         again.click(refuse(actions.again), made, api_name="page_again", **page),

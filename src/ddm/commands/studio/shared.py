@@ -36,6 +36,9 @@ KEPT = 8
 MODEL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
 """Of every event for which a model computes: one at a time, so that a second one does not slow down the first."""
 
+WORK: dict[str, Any] = {"show_progress": "minimal", **MODEL}
+"""Of those among them that a button begins: the page says so when they wait (``stages.CSS``)."""
+
 Step = TypeVar("Step")
 Called = TypeVar("Called", bound=Callable[..., Any])
 

@@ -26,6 +26,11 @@ CSS = """
 .way progress { width: min(100%, 24rem); height: 6px; accent-color: var(--color-accent); display: block; }
 @media (max-width: 640px) { .stage { gap: .8rem; } .stage figure { max-width: calc(50% - .4rem); } }
 .hint { color: var(--soft); margin: .25rem 0 .5rem; }
+.html-container.pending.pending { opacity: 1; }
+.html-container.pending::before { content: "Waiting for its turn"; display: block; color: var(--soft); overflow: hidden;
+  height: 0; animation: waiting .2s .7s forwards; }
+@keyframes waiting { to { height: 28px; } }
+.wrap.minimal { display: none; }
 """
 
 
