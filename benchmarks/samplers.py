@@ -19,6 +19,7 @@ import platform
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ STOCHASTIC = ("ddpm", "ddpm(variance='large')", "euler_ancestral", "dpmpp_sde", 
 ADAPTIVE = tuple(f"adaptive(tolerance={tolerance})" for tolerance in (0.1, 0.03, 0.01))
 GRIDS = ("karras", "log_snr", "trailing", "searched")
 ERROR_EVALUATIONS = (6, 8, 10, 14, 20)
+SHOWN = 3
+"""Distances above so many times the least are beyond the plot."""
+
 EXACT: dict[str, Any] = {"sampler": "heun", "grid": "karras", "steps": 100}
 PARTS = ("errors", "distances", "seconds")
 CHOSEN_AT = 10
@@ -259,28 +263,33 @@ def plus_minus(found: Sequence[float]) -> str:
 
 
 def draw(rows: Rows, path: Path, *, title: str) -> None:
-    """Distance and error against evaluations, a line a sampler on its best grid."""
+    """Distance and error against evaluations, a line a sampler on its best grid, and those that were measured often."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     timed = bool(rows.of("seconds"))
     figure = Figure(figsize=(13 + 4 * timed, 5.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right, last = [*figure.subplots(1, 2 + timed), None][:3]
     pairs = [(name, best_grid(rows, name)) for name in (*DETERMINISTIC, *STOCHASTIC)]
-    long = [(row["sampler"], row["grid"]) for row in rows.of("distance") if row["sampler"] not in ADAPTIVE]
-    for number, (name, grid) in enumerate(dict.fromkeys([*pairs, *long])):
+    counts = Counter((row["sampler"], row["grid"]) for row in rows.of("distance"))
+    least = min(row["fid"][0] for row in rows.of("distance"))
+    for number, (name, grid) in enumerate(dict.fromkeys([*pairs, *(pair for pair in counts if counts[pair] > 1)])):
         style = {"color": f"C{number % 10}", "marker": "osD^vPX*"[number % 8], "linewidth": 1.6, "markersize": 5}
         style["linestyle"] = "-" if name in DETERMINISTIC else "--"
         mine = {"sampler": name, "grid": grid}
         distances, errors = ([r for r in rows.of(kind) if mine.items() <= r.items()] for kind in ("distance", "error"))
         found = sorted((row["evaluations"], row["fid"][0]) for row in distances)
-        left.plot(*zip(*found), label=f"{name}, {grid}", **style) if found else None
+        if not found or found[-1][1] > SHOWN * least:
+            continue
+        left.plot(*zip(*found), label=f"{name}, {grid}", **style)
         found = sorted((row["evaluations"], row["error"]) for row in errors)
         right.plot(*zip(*found), **style) if found else None
         found = sorted((each, row["fid"][0]) for row in distances if (each := error_of(rows, row, "seconds")))
         last.plot(*zip(*found), **style) if last and found else None
-    left.set(xscale="log", yscale="log", ylabel="Frechet distance (lower is better)")
+    span = {"xscale": "log", "yscale": "log", "ylim": (0.95 * least, SHOWN * least)}
+    left.set(ylabel="Frechet distance (lower is better)", **span)
     right.set(xscale="log", yscale="log", ylabel="error against the exact pictures (gray levels)")
     for axes, kind in ((left, "distance"), (right, "error")):
         counts = sorted({r["asked"] for r in rows.of(kind) if r["asked"]})
@@ -289,10 +298,11 @@ def draw(rows: Rows, path: Path, *, title: str) -> None:
         axes.set_xlabel("network evaluations a picture")
         axes.grid(alpha=0.25, which="both")
         axes.spines[["top", "right"]].set_visible(False)
+    for axes in (left, last):
+        if axes:
+            axes.yaxis.set_minor_formatter(ScalarFormatter())
     if last:
-        last.set(
-            xscale="log", yscale="log", xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)"
-        )
+        last.set(xlabel="seconds for 16 pictures", ylabel="Frechet distance (lower is better)", **span)
         last.set_xticks([], minor=True)
         last.set_xticks(ticks := [0.2, 0.5, 1, 2, 5], [f"{each:g}" for each in ticks])
         last.grid(alpha=0.25, which="both")
