@@ -216,11 +216,11 @@ class Page:
 
     def __init__(self, driver: Any, url: str, folder: Path):
         self.driver, self.url, self.folder = driver, url, folder
-        self.errors: list[str] = []
-        self.asked: list[str] = []
+        self._complaints: list[str] = []
 
     def open(self, *, width: int = 1440, theme: str = "light") -> "Page":
         """Load the page anew, at a width and in a theme."""
+        self.leave()
         size = {"width": width, "height": WIDTHS[width], "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": width < 500})
@@ -228,6 +228,12 @@ class Page:
         wait_for(lambda: self.all("[role=tab]"), 30)
         self.settle()
         return self
+
+    def leave(self) -> None:
+        """Go from the page; what the browser says of requests that this breaks off is no complaint."""
+        self._complaints = self.complaints()
+        self.driver.get("about:blank")
+        self.driver.get_log("browser")
 
     def all(self, selector: str) -> list[Any]:
         """The elements of a CSS selector."""
@@ -380,7 +386,8 @@ class Page:
 
     def complaints(self) -> list[str]:
         """Errors in the console, and requests to other machines, since the last time."""
-        found = [each["message"] for each in self.driver.get_log("browser") if each["level"] == "SEVERE"]
+        found, self._complaints = self._complaints, []
+        found += [each["message"] for each in self.driver.get_log("browser") if each["level"] == "SEVERE"]
         for entry in self.driver.get_log("performance"):
             event = json.loads(entry["message"])["message"]
             if event["method"] == "Network.requestWillBeSent":

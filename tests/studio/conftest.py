@@ -35,7 +35,7 @@ def driver(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def page(driver: Any, server: Server, tmp_path: Path) -> Iterator[Page]:
     """The page, freshly loaded; in the end nothing may have gone wrong in it, nor have been asked for elsewhere."""
     found = Page(driver, server.url, screenshots() or tmp_path)
-    driver.get("about:blank")  # what the test before left unfinished ends here
+    found.leave()  # what the test before left unfinished ends here
     found.complaints()
     yield found.open()
     assert found.complaints() == []

@@ -140,7 +140,7 @@ def test_a_run_just_begun_is_watched_and_used_once_it_has_a_checkpoint(
 ):
     begun = tmp_path / "begun"
     begun.mkdir()
-    page.driver.get("about:blank")
+    page.leave()
     page.complaints()  # the address from here on is another
     shutil.copy(runs[0] / "config.yaml", begun)
     with serve([begun], tmp_path) as server:
@@ -169,5 +169,5 @@ def test_a_run_just_begun_is_watched_and_used_once_it_has_a_checkpoint(
         found.press(found.button("Make them side by side"))
         found.wait_for_text("seed 7")
         assert found.complaints() == []
-        found.driver.get("about:blank")
+        found.leave()
         found.complaints()
